@@ -75,7 +75,7 @@ demo: package  ## the rate limiter under real HTTP traffic, then side by side wi
 
 test: package cpp-tests  ## C++ unit tests, then pytest over tests/
 	$(call step,C++ unit tests and fuzz regressions)
-	$(call ctest_run,build/cpp)
+	$(call ctest_run,build/unit)
 	$(call step,Python tests)
 	$(VENV_PYTHON) -m pytest $(PYTEST_ARGS)
 
@@ -115,8 +115,8 @@ package: $(STAMPS)/package
 
 cpp-tests: | deps
 	$(call step,Building the C++ tests)
-	@$(call cmake_configure,build/cpp,-DPEERCORE_PYTHON=OFF)
-	@cmake --build build/cpp
+	@$(call cmake_configure,build/unit,-DPEERCORE_PYTHON=OFF)
+	@cmake --build build/unit
 
 # --- measuring --------------------------------------------------------------------------------------------------------
 

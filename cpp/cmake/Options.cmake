@@ -54,8 +54,8 @@ endif()
 if(sanitizers)
   target_compile_options(peercore_flags INTERFACE ${sanitizers} -g -O1)
   target_link_options(peercore_flags INTERFACE ${sanitizers})
-  # The Python process is not instrumented, so the runtime has to be a shared library that is preloaded.
-  if(CMAKE_CXX_COMPILER_ID MATCHES "Clang" AND PEERCORE_PYTHON)
-    target_link_options(peercore_flags INTERFACE -shared-libasan)
+  # The Python process is not instrumented, so the extension needs the runtime as a shared library that is preloaded.
+  if(CMAKE_CXX_COMPILER_ID MATCHES "Clang" AND PEERCORE_SANITIZE STREQUAL "address")
+    target_link_options(peercore_flags INTERFACE $<$<STREQUAL:$<TARGET_PROPERTY:TYPE>,MODULE_LIBRARY>:-shared-libasan>)
   endif()
 endif()
