@@ -14,6 +14,11 @@ endfunction()
 
 function(fetch_pybind11 result)
   set(environment "${PROJECT_BINARY_DIR}/pybind11-env")
+  ask_for_pybind11("${environment}/bin/python" folder)
+  if(folder)
+    set(${result} "${folder}" PARENT_SCOPE)
+    return()
+  endif()
   message(STATUS "Fetching ${PYBIND11_REQUIREMENT} from the package index into ${environment}")
   execute_process(COMMAND "${Python_EXECUTABLE}" -m venv "${environment}" OUTPUT_QUIET ERROR_QUIET)
   execute_process(
