@@ -20,7 +20,7 @@ Without them only `{PROGRAM} run` works."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line on `argv` (None: ``sys.argv[1:]``) and return the exit code; may raise SystemExit instead."""
+    """Run `argv` (None: ``sys.argv[1:]``) and return the exit code; commands may raise SystemExit instead."""
     args = list(sys.argv[1:] if argv is None else argv)
     if args[:1] == ["run"]:
         from peercore.cli import run

@@ -184,7 +184,7 @@ def _prepare_script(command: Command) -> Program:
     _set_search_path(os.path.dirname(os.path.realpath(path)))
     if path.endswith(".pyc"):
         sourceless = SourcelessFileLoader("__main__", path)
-        return Program(sourceless.get_code("__main__"), loader=sourceless, file=path)
+        return Program(_checked(sourceless.get_code("__main__"), path), loader=sourceless, file=path)
     # SourceFileLoader.get_code would leave a .pyc of the script behind.
     code = compile(_read(path), path, "exec", dont_inherit=True)
     return Program(code, loader=SourceFileLoader("__main__", path), file=path)
@@ -224,7 +224,11 @@ def _find_main(name: str) -> ModuleSpec:
 
 def _load(spec: ModuleSpec) -> Program:
     get_code = getattr(spec.loader, "get_code", None)
-    code: CodeType | None = None if get_code is None else get_code(spec.name)
+    code = None if get_code is None else get_code(spec.name)
+    return Program(_checked(code, spec.name), spec, spec.loader, spec.origin)
+
+
+def _checked(code: CodeType | None, name: str) -> CodeType:
     if code is None:
-        raise SystemExit(f"{sys.executable}: No code object available for {spec.name}")
-    return Program(code, spec, spec.loader, spec.origin)
+        raise SystemExit(f"{sys.executable}: No code object available for {name}")
+    return code

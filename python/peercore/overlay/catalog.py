@@ -80,4 +80,3 @@ def folders_of(spec: importlib.machinery.ModuleSpec) -> Iterable[str]:
             yield os.path.dirname(os.path.abspath(location))
     elif spec.has_location and spec.origin is not None:
         yield os.path.dirname(os.path.abspath(spec.origin))
-

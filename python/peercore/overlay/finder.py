@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.abc
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.machinery import ModuleSpec
@@ -16,7 +17,10 @@ class Target(NamedTuple):
     """What a replaced name stands for."""
 
     module: str  # full name of the module in peercore
-    spec: ModuleSpec  # the spec that module is imported with
+    spec: ModuleSpec  # where that module comes from
+
+
+_own_specs: dict[str, ModuleSpec] = {}  # module in peercore -> the spec it was imported with
 
 
 class OverlayFinder:
@@ -63,7 +67,7 @@ class OverlayFinder:
         return getattr(getattr(module, "__spec__", None), "loader_state", None) is self._parent_mark
 
 
-class OverlayLoader:
+class OverlayLoader(importlib.abc.InspectLoader):
     """Gives the existing module object for another of its names; the inspection calls read the module's own source."""
 
     def __init__(self, target: Target) -> None:
@@ -71,12 +75,17 @@ class OverlayLoader:
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         """Import the replacing module under its own name (once per process) and return that object."""
-        return importlib.import_module(self._target.module)
+        module = importlib.import_module(self._target.module)
+        own = module.__spec__
+        # Another thread may be between these two methods for another spelling; it has noted the spec then.
+        if own is not None and own.name == self._target.module:
+            _own_specs[self._target.module] = own
+        return module
 
     def exec_module(self, module: ModuleType) -> None:
         """Give the module its own spec back: importlib has just set the one of the other name on it."""
         # Left in place, reload() and find_spec() would go by the other name and run the source a second time.
-        module.__spec__ = self._target.spec
+        module.__spec__ = _own_specs[self._target.module]
 
     def is_package(self, fullname: str) -> bool:
         """Services are plain modules."""

@@ -8,19 +8,20 @@ import os
 import sys
 
 
-def _run_hidden_sitecustomize():
+def _run_hidden_sitecustomize() -> None:
     here = os.path.dirname(os.path.abspath(__file__))
     sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry) != here]
     ours = sys.modules.pop(__name__)
     try:
-        import sitecustomize  # noqa: F401  # the next one on the path; from here on it owns the name
+        # The next one on the path; from here on it owns the name.
+        import sitecustomize  # type: ignore[import-not-found]  # noqa: F401
     except ImportError as error:
         if error.name != __name__:
             raise
         sys.modules[__name__] = ours
 
 
-def _install_overlay():
+def _install_overlay() -> None:
     try:
         from peercore.overlay.children import install_from_environment
     except (ImportError, SyntaxError):
