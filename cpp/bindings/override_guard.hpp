@@ -1,0 +1,49 @@
+#pragma once
+
+#include <array>
+
+#include "python_api.hpp"
+
+namespace peercore::bindings {
+
+/// Tells whether an object still has the methods that a native short cut bypasses.
+///
+/// v1.2's classes are plain Python: callers subclass them, patch them and set attributes on instances (contract/general,
+/// G5). A native method that would skip `self.get_config(...)` may do so only while that name means what it meant when the
+/// class was made. The answer is cached per type under CPython's type version tag, which changes with every change to
+/// the type or its bases, so the usual check is two comparisons.
+/// Thread safety: the GIL.
+class OverrideGuard {
+ public:
+  static constexpr std::size_t kMaxNames = 4;
+
+  /// Remembers what `names` (a tuple of str) mean in `owner` now. False with a Python error set.
+  [[nodiscard]] bool watch(PyTypeObject* owner, PyObject* names);
+
+  /// True when none of the watched names is overridden for `self`, in its type or in the instance.
+  [[nodiscard]] bool pristine(PyObject* self);
+
+  [[nodiscard]] int traverse(visitproc visit, void* arg) const;
+
+ private:
+  [[nodiscard]] bool type_is_pristine(PyTypeObject* type);
+  [[nodiscard]] bool instance_is_pristine(PyObject* dict) const;
+
+  std::array<Ref, kMaxNames> names_;
+  std::array<Ref, kMaxNames> meanings_;
+  std::size_t count_ = 0;
+  PyTypeObject* known_type_ = nullptr;  ///< compared, never followed: a new type at the same address has another tag
+  unsigned int known_version_ = 0;
+};
+
+inline bool OverrideGuard::pristine(PyObject* self) {
+  PyTypeObject* type = Py_TYPE(self);
+  if ((type != known_type_ || type->tp_version_tag != known_version_ || known_version_ == 0) &&
+      !type_is_pristine(type)) {
+    return false;
+  }
+  PyObject** dict = _PyObject_GetDictPtr(self);
+  return dict == nullptr || *dict == nullptr || instance_is_pristine(*dict);
+}
+
+}  // namespace peercore::bindings

@@ -1,0 +1,83 @@
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string_view>
+#include <vector>
+
+namespace peercore {
+
+/// Keeps many short byte strings for 4 bytes of overhead each (plus rounding up to 8), named by 32-bit handles.
+///
+/// Pages of 4 KB hold blocks of one size; a page whose last block is released serves any other size next, so that a
+/// table whose keys change length over time keeps its footprint. malloc costs 8 to 24 bytes a string and a 64-bit
+/// pointer, which is why the table does not use it.
+/// Not thread-safe. Views stay valid until their handle is released.
+class TextPool {
+ public:
+  using Handle = std::uint32_t;
+
+  /// Copies `text` in. `tag` is kept beside it and belongs to the caller (below 8).
+  [[nodiscard]] Handle store(std::string_view text, std::uint8_t tag);
+  void release(Handle handle) noexcept;
+
+  [[nodiscard]] std::string_view text(Handle handle) const noexcept;
+  [[nodiscard]] std::uint8_t tag(Handle handle) const noexcept;
+
+  /// Bytes of text stored now, without overhead.
+  [[nodiscard]] std::size_t text_bytes() const noexcept { return text_bytes_; }
+  /// Bytes held from the system: pages and their descriptions.
+  [[nodiscard]] std::size_t memory_bytes() const noexcept;
+
+  /// Longest text one pool can hold: the length shares a 32-bit word with the tag.
+  static constexpr std::size_t kMaxText = (std::size_t{1} << 29U) - 1;
+
+ private:
+  static constexpr std::uint32_t kUnit = 8;
+  static constexpr std::uint32_t kPageBytes = 4096;
+  static constexpr std::uint32_t kUnitsPerPage = kPageBytes / kUnit;
+  static constexpr std::uint32_t kLargestBlock = 512;
+  static constexpr std::uint32_t kClasses = kLargestBlock / kUnit + 1;
+  static constexpr std::uint32_t kNoPage = 0xFFFFFFFF;
+  static constexpr std::uint16_t kNoBlock = 0xFFFF;
+
+  struct Page {
+    std::unique_ptr<std::byte[]> bytes;
+    std::uint32_t size = 0;         ///< bytes allocated: kPageBytes, or one large text
+    std::uint32_t previous = 0;     ///< list of pages of this class that have room
+    std::uint32_t next = 0;         ///< the same; for an unused page: the next unused one
+    std::uint16_t block_class = 0;  ///< block size in units; 0: one large text or unused
+    std::uint16_t live = 0;         ///< blocks in use
+    std::uint16_t fresh = 0;        ///< first unit never handed out
+    std::uint16_t free_block = kNoBlock;
+  };
+
+  [[nodiscard]] std::uint32_t page_with_room(std::uint32_t block_class);
+  [[nodiscard]] std::uint32_t new_page(std::uint32_t size);
+  void retire_page(std::uint32_t index) noexcept;
+  void link(std::uint32_t index) noexcept;
+  void unlink(std::uint32_t index) noexcept;
+  [[nodiscard]] std::uint16_t take_block(std::uint32_t index) noexcept;
+  [[nodiscard]] static bool has_room(const Page& page) noexcept;
+  [[nodiscard]] std::byte* block(Handle handle) const noexcept;
+
+  std::vector<Page> pages_;
+  std::array<std::uint32_t, kClasses> with_room_ = filled();
+  std::uint32_t unused_page_ = kNoPage;
+  std::size_t text_bytes_ = 0;
+  std::size_t page_bytes_ = 0;
+
+  [[nodiscard]] static constexpr std::array<std::uint32_t, kClasses> filled() {
+    std::array<std::uint32_t, kClasses> heads{};
+    heads.fill(kNoPage);
+    return heads;
+  }
+};
+
+inline std::byte* TextPool::block(Handle handle) const noexcept {
+  return pages_[handle / kUnitsPerPage].bytes.get() + std::size_t{handle % kUnitsPerPage} * kUnit;
+}
+
+}  // namespace peercore

@@ -1,0 +1,160 @@
+#include "peercore/ratelimit/bucket_table.hpp"
+
+#include <algorithm>
+#include <string>
+
+namespace peercore::ratelimit {
+
+Result<Decision> BucketTable::check(const KeyView& key, const BucketConfig& config, Seconds now, double cost) {
+  const Result<Slot> slot = slot_for(key, config, now);
+  if (!slot) {
+    return slot.error();
+  }
+  const bool admitted = judge(slot.value(), config, now, cost);
+  return Decision{admitted, table_.value(slot.value())};
+}
+
+Result<bool> BucketTable::admit(const KeyView& key, const BucketConfig& config, Seconds now, double cost) {
+  const Result<Slot> slot = slot_for(key, config, now);
+  if (!slot) {
+    return slot.error();
+  }
+  return judge(slot.value(), config, now, cost);
+}
+
+Result<Seconds> BucketTable::take(const KeyView& key, const BucketConfig& config, Seconds now, double cost) {
+  const Result<Slot> slot = slot_for(key, config, now);
+  if (!slot) {
+    return slot.error();
+  }
+  table_.touch(slot.value());
+  Bucket& bucket = table_.value(slot.value());
+  if (!try_acquire(bucket, config, rules_, now, cost)) {
+    return wait_for(bucket, config, rules_, cost);
+  }
+  ++counters_.allowed;
+  return Seconds{0.0};
+}
+
+void BucketTable::give_back(const KeyView& key, const BucketConfig& config, double cost) noexcept {
+  const Slot slot = table_.find(key);
+  if (slot == KeyTable<Bucket>::kNone) {
+    return;  // evicted meanwhile: the next request finds a full bucket anyway
+  }
+  Bucket& bucket = table_.value(slot);
+  bucket.tokens = std::min(bucket.tokens + cost, config.burst);
+  bucket.request_count -= std::min(bucket.request_count, static_cast<std::uint32_t>(cost));
+  update_full_at(bucket, config);
+  counters_.allowed -= std::min<std::uint64_t>(counters_.allowed, 1);
+}
+
+std::optional<Bucket> BucketTable::peek(const KeyView& key) const noexcept {
+  const Slot slot = table_.find(key);
+  return slot == KeyTable<Bucket>::kNone ? std::nullopt : std::optional(table_.value(slot));
+}
+
+Result<bool> BucketTable::put(const KeyView& key, Bucket bucket, const BucketConfig& config, Seconds now) {
+  const Result<Slot> slot = slot_for(key, config, now);
+  if (!slot) {
+    return slot.error();
+  }
+  update_full_at(bucket, config);
+  table_.value(slot.value()) = bucket;
+  return true;
+}
+
+bool BucketTable::erase(const KeyView& key) {
+  const Slot slot = table_.find(key);
+  if (slot == KeyTable<Bucket>::kNone) {
+    return false;
+  }
+  erase_slot(slot);
+  return true;
+}
+
+void BucketTable::clear() {
+  if (on_erase_ != nullptr) {
+    for (Slot slot = 0; slot < table_.slot_end(); ++slot) {
+      if (table_.occupied(slot)) {
+        on_erase_(on_erase_context_, table_.key(slot));
+      }
+    }
+  }
+  table_.clear();
+}
+
+std::optional<BucketTable::Slot> BucketTable::sweep(Slot from, std::uint32_t most, Seconds now, Seconds idle) {
+  const Slot end = table_.slot_end();
+  const Slot stop = end - std::min(from, end) > most ? from + most : end;
+  for (Slot slot = from; slot < stop; ++slot) {
+    if (table_.occupied(slot)) {
+      const Bucket& bucket = table_.value(slot);
+      if (now - bucket.last_update > idle && now >= bucket.full_at) {
+        erase_slot(slot);
+        ++counters_.cleaned;
+      }
+    }
+  }
+  return stop < end ? std::optional(stop) : std::nullopt;
+}
+
+std::vector<KeyView> BucketTable::keys() const {
+  std::vector<KeyView> keys;
+  keys.reserve(table_.size());
+  for (const Slot slot : table_.by_insertion()) {
+    keys.push_back(table_.key(slot));
+  }
+  return keys;
+}
+
+Result<BucketTable::Slot> BucketTable::slot_for(const KeyView& key, const BucketConfig& config, Seconds now) {
+  const Slot known = table_.find(key);
+  if (known != KeyTable<Bucket>::kNone) {
+    return known;
+  }
+  if (key.text.size() > std::min(limits_.max_key_bytes, TextPool::kMaxText)) {
+    return Error{Errc::key_too_long, "key of " + std::to_string(key.text.size()) + " bytes: at most " +
+                                         std::to_string(std::min(limits_.max_key_bytes, TextPool::kMaxText)) +
+                                         " are kept"};
+  }
+  if (table_.size() >= KeyTable<Bucket>::kMaxSize) {
+    return Errc::table_full;
+  }
+  while (table_.size() > 0 && (table_.size() >= limits_.max_buckets ||
+                               table_.text_bytes() + key.text.size() > limits_.max_key_bytes)) {
+    erase_slot(victim(now));
+    ++counters_.evicted;
+  }
+  return table_.insert(key, config.burst, now);
+}
+
+bool BucketTable::judge(Slot slot, const BucketConfig& config, Seconds now, double cost) noexcept {
+  table_.touch(slot);
+  const bool admitted = try_acquire(table_.value(slot), config, rules_, now, cost);
+  ++(admitted ? counters_.allowed : counters_.denied);
+  return admitted;
+}
+
+BucketTable::Slot BucketTable::victim(Seconds now) noexcept {
+  const Slot oldest = table_.least_recent();
+  if (now >= table_.value(oldest).full_at) {
+    return oldest;
+  }
+  const Slot end = table_.slot_end();
+  for (std::uint32_t probed = 0; probed < std::min<Slot>(kEvictionProbe, end); ++probed) {
+    hand_ = hand_ + 1 < end ? hand_ + 1 : 0;
+    if (table_.occupied(hand_) && now >= table_.value(hand_).full_at) {
+      return hand_;
+    }
+  }
+  return oldest;
+}
+
+void BucketTable::erase_slot(Slot slot) {
+  if (on_erase_ != nullptr) {
+    on_erase_(on_erase_context_, table_.key(slot));
+  }
+  table_.erase(slot);
+}
+
+}  // namespace peercore::ratelimit
