@@ -38,7 +38,7 @@ step = @printf '\n==> %s\n' '$(1)'
 keep = mkdir -p $(@D); cat >$@.new; if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
 # Runs a long build, shows its compiler lines and problems, and everything when it fails.
 watched = mkdir -p build/log; $(2) 2>&1 | tee build/log/$(1).log \
-  | (grep --line-buffered -E '^ *\[[0-9]+/[0-9]+\]|[Ee]rror|[Ww]arning:|^Successfully' || true) \
+  | (grep --line-buffered -E '^ *\[[0-9]+/[0-9]+\]|[Ee]rror|[Ww]arning:|^(Collecting|Installing|Successfully)' || true) \
   || { tail -n 100 build/log/$(1).log; echo "failed; the whole output: build/log/$(1).log"; exit 1; }
 cmake_configure = cmake -S . -B $(1) -G Ninja --log-level=WARNING $(2)
 ctest_run = ctest --test-dir $(1) --no-tests=error --output-on-failure -j $(JOBS)
@@ -64,7 +64,7 @@ fi; \
 endef
 
 .PHONY: help demo test bench sanitize sanitize-address sanitize-thread fuzz lint format deps deps-bench deps-check \
-        package cpp-tests clean FORCE
+        package cpp-tests dist clean FORCE
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 12
@@ -207,6 +207,19 @@ format: $(STAMPS)/extra-lint | deps-check  ## rewrite the sources as lint wants 
 	clang-format-$(CLANG) -i $(CXX_SOURCES) $(CXX_HEADERS)
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
+
+dist: $(STAMPS)/package  ## sdist, the wheel built from it, and that wheel tried in an empty environment: build/dist
+	$(call step,Source distribution)
+	@rm -rf build/dist && mkdir -p build/dist
+	@$(VENV_PYTHON) -c 'from scikit_build_core.build import build_sdist; print(build_sdist("build/dist"))'
+	$(call step,Wheel from the source distribution)
+	@$(call watched,dist,$(VENV_PYTHON) -m pip wheel -v --disable-pip-version-check --no-deps -w build/dist build/dist/*.tar.gz)
+	$(call step,The wheel alone)
+	@$(VENV_PYTHON) -m venv build/dist/venv
+	@build/dist/venv/bin/python -m pip install -q --disable-pip-version-check build/dist/*.whl
+	@cd build/dist && venv/bin/python -W error -c \
+	  'import peercore, peercore._core as core; print("peercore", peercore.__version__, core.build_info())'
+	@rm -rf build/dist/venv && ls build/dist
 
 clean:  ## remove build/
 	rm -rf build

@@ -1,4 +1,4 @@
-"""What a user installs: one version number, the typing files, stubs that tell the truth, nothing that does not belong."""
+"""What a user installs: one version number, typing files, stubs that tell the truth, nothing that does not belong."""
 
 import importlib.metadata
 import re
@@ -72,8 +72,7 @@ def test_sdist_holds_nothing_that_was_built(sdist: set[str]) -> None:
 
 def test_stubs_agree_with_the_compiled_module(tmp_path: Path) -> None:
     # A folder of its own: mypy's cache and the tree's configuration stay out of it.
-    run = subprocess.run(
-        [sys.executable, "-m", "mypy.stubtest", "peercore._core"], cwd=tmp_path, capture_output=True, text=True, timeout=300
-    )
+    command = [sys.executable, "-m", "mypy.stubtest", "peercore._core"]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stdout + run.stderr
     assert "Success: no issues found in 1 module" in run.stdout

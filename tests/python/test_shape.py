@@ -71,10 +71,11 @@ def test_every_core_source_has_its_tests(source: Path) -> None:
 
 
 def test_error_table_covers_every_error_code() -> None:
-    enum = re.search(r"enum class Errc \{(.*?)\};", (ROOT / "cpp/include/peercore/base/errc.hpp").read_text(), re.DOTALL)
+    header = (ROOT / "cpp/include/peercore/base/errc.hpp").read_text(encoding="utf-8")
+    enum = re.search(r"enum class Errc \{(.*?)\};", header, re.DOTALL)
     assert enum is not None
     codes = set(re.findall(r"^\s*(\w+)\s*(?:=\s*\d+)?,", enum[1], re.MULTILINE))
-    cases = set(re.findall(r"case Errc::(\w+):", (ROOT / "cpp/bindings/errors.cpp").read_text()))
+    cases = set(re.findall(r"case Errc::(\w+):", (ROOT / "cpp/bindings/errors.cpp").read_text(encoding="utf-8")))
     assert codes
     assert cases == codes
 
