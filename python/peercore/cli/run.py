@@ -14,7 +14,7 @@ import os
 import pkgutil
 import sys
 from collections.abc import Sequence
-from importlib.machinery import ModuleSpec, SourceFileLoader, SourcelessFileLoader
+from importlib.machinery import BuiltinImporter, ModuleSpec, SourceFileLoader, SourcelessFileLoader
 from types import CodeType, ModuleType
 from typing import Any, NamedTuple
 
@@ -167,20 +167,20 @@ def _set_search_path(first: str, always: bool = False) -> None:
 def _prepare_code(command: Command) -> Program:
     _set_search_path("")
     sys.argv[:] = ["-c", *command.args]
-    return Program(compile(command.program, "<string>", "exec", dont_inherit=True))
+    return Program(compile(command.program, "<string>", "exec", dont_inherit=True), loader=BuiltinImporter)
 
 
 def _prepare_script(command: Command) -> Program:
     script = command.program
     sys.argv[:] = [script, *command.args]
-    importer: Any = pkgutil.get_importer(script)
+    path = os.path.join(os.getcwd(), script)  # absolute but not normalised, as python has it
+    importer: Any = pkgutil.get_importer(path)
     if importer is not None:  # a folder or a zip file with a __main__ module
-        _set_search_path(script, always=True)
+        _set_search_path(path, always=True)
         spec = importer.find_spec("__main__")
         if spec is None:
-            raise SystemExit(f"{sys.executable}: can't find '__main__' module in {script!r}")
+            raise SystemExit(f"{sys.executable}: can't find '__main__' module in {path!r}")
         return _load(spec)
-    path = os.path.abspath(script)
     _set_search_path(os.path.dirname(os.path.realpath(path)))
     if path.endswith(".pyc"):
         sourceless = SourcelessFileLoader("__main__", path)
