@@ -32,8 +32,8 @@ def examine(path: Path | None = None) -> dict[str, Any]:
     Keys: ``python`` and ``packages`` (versions), ``build`` (from the compiled core), ``native_paths`` (name -> bool),
     ``overlay`` (see `_overlay`), ``checks`` (list of ``name``, ``ok``, ``detail``) and ``ok`` (bool, all checks).
     """
-    build, native_paths, checks = _native()
-    checks += [_import_check(name, module) for name, module in catalog.SERVICES.items()]
+    imports = [_import_check(name, module) for name, module in catalog.SERVICES.items()]
+    build, native_paths, checks = _native()  # after the services: a path is active once a service uses it
     return {
         "peercore": build.get("version"),
         "python": {
@@ -46,8 +46,8 @@ def examine(path: Path | None = None) -> dict[str, Any]:
         "native_paths": native_paths,
         "packages": {name: _version(name) for name in _OPTIONAL},
         "overlay": _overlay(path),
-        "checks": checks,
-        "ok": all(check["ok"] for check in checks),
+        "checks": checks + imports,
+        "ok": all(check["ok"] for check in checks + imports),
     }
 
 
