@@ -1,10 +1,12 @@
 """What a user installs: one version number, typing files, stubs that tell the truth, nothing that does not belong."""
 
 import importlib.metadata
+import os
 import re
 import subprocess
 import sys
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -70,9 +72,32 @@ def test_sdist_holds_nothing_that_was_built(sdist: set[str]) -> None:
     assert [name for name in sdist if built.search(name)] == []
 
 
-def test_stubs_agree_with_the_compiled_module(tmp_path: Path) -> None:
-    # A folder of its own: mypy's cache and the tree's configuration stay out of it.
-    command = [sys.executable, "-m", "mypy.stubtest", "peercore._core"]
-    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+@pytest.fixture
+def stubtest(tmp_path: Path) -> Callable[[str], subprocess.CompletedProcess[str]]:
+    """Return a function that runs mypy's stubtest on the shipped stub with the given text added to it."""
+
+    def run(extra: str) -> subprocess.CompletedProcess[str]:
+        stubs = tmp_path / "peercore"
+        stubs.mkdir()
+        (stubs / "__init__.pyi").touch()
+        (stubs / "_core.pyi").write_text((PACKAGE / "_core.pyi").read_text(encoding="utf-8") + extra, encoding="utf-8")
+        command = [sys.executable, "-m", "mypy.stubtest", "peercore._core"]
+        env = {**os.environ, "MYPYPATH": str(tmp_path)}
+        return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
+
+    return run
+
+
+def test_stubs_agree_with_the_compiled_module(stubtest: Callable[[str], subprocess.CompletedProcess[str]]) -> None:
+    run = stubtest("")
     assert run.returncode == 0, run.stdout + run.stderr
-    assert "Success: no issues found in 1 module" in run.stdout
+
+
+# stubtest says nothing when it finds no stub for a module whose name starts with an underscore, so that it was read is
+# shown by the opposite.
+def test_stub_of_something_that_is_not_there_is_found_out(
+    stubtest: Callable[[str], subprocess.CompletedProcess[str]],
+) -> None:
+    run = stubtest("\ndef not_there() -> None: ...\n")
+    assert run.returncode == 1, run.stdout + run.stderr
+    assert "_core.not_there" in run.stdout
