@@ -44,6 +44,10 @@ def version_of(distribution: str) -> str | None:
 
 def python_build() -> str:
     """Say how the interpreter was built: one without PGO is slower and flatters native code."""
+    if sys.base_prefix == "/usr":
+        return (
+            "the distribution's build"  # Debian's and Fedora's are optimised; their sysconfig describes another build
+        )
     options = sysconfig.get_config_var("CONFIG_ARGS") or ""
     parts = ["optimised (PGO)" if "--enable-optimizations" in options else "not optimised (no PGO)"]
     if "--with-lto" in options:
