@@ -22,6 +22,7 @@ struct Coroutine {
   PyObject* origin;
   PyObject* weak_references;
   State state;
+  bool tracked;  // by the garbage collector: only once suspended
 };
 
 PyTypeObject* type_ = nullptr;
@@ -66,7 +67,8 @@ void add_frame(Coroutine* self) {
 PySendResult finish(Coroutine* self, PySendResult outcome) {
   if (outcome == PYGEN_NEXT) {
     self->state = State::suspended;
-    if (PyObject_GC_IsTracked(reinterpret_cast<PyObject*>(self)) == 0) {
+    if (!self->tracked) {
+      self->tracked = true;
       PyObject_GC_Track(self);
     }
   } else {
@@ -359,7 +361,8 @@ void coroutine_dealloc(PyObject* object) {
     }
     recyclable = false;
   }
-  if (PyObject_GC_IsTracked(object) != 0) {
+  if (self->tracked) {
+    self->tracked = false;
     PyObject_GC_UnTrack(object);
   }
   if (self->weak_references != nullptr) {
@@ -460,6 +463,7 @@ Coroutine* allocate() {
     self->inner = nullptr;
     self->origin = nullptr;
     self->weak_references = nullptr;
+    self->tracked = false;
   }
   return self;
 }

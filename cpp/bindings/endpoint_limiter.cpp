@@ -33,8 +33,10 @@ EndpointLimiterObject* as_endpoint(PyObject* object) noexcept { return reinterpr
 
 bool short_cut_applies(EndpointLimiterObject* self) {
   return self->endpoint_configs != nullptr && self->default_config != nullptr && self->rate_limiter != nullptr &&
-         PyDict_CheckExact(self->endpoint_configs) && endpoint_guard_.pristine(reinterpret_cast<PyObject*>(self)) &&
-         PyObject_TypeCheck(self->rate_limiter, rate_limiter_type()) && limiter_guard_.pristine(self->rate_limiter);
+         PyDict_CheckExact(self->endpoint_configs) && endpoint_guard_.pristine(Py_TYPE(self), self->dict) &&
+         PyObject_TypeCheck(self->rate_limiter, rate_limiter_type()) &&
+         limiter_guard_.pristine(Py_TYPE(self->rate_limiter),
+                                 reinterpret_cast<RateLimiterObject*>(self->rate_limiter)->dict);
 }
 
 // "<client>:<path>" with the text that an f-string would give.

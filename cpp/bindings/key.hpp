@@ -42,8 +42,10 @@ class KeyRing {
   [[nodiscard]] int traverse(visitproc visit, void* arg) const;
   void clear() noexcept;
 
- private:
+  /// Whether a key goes in as its own characters: resolving it then runs no Python code and leaves nothing behind.
   [[nodiscard]] static bool is_text(PyObject* key) noexcept;
+
+ private:
   [[nodiscard]] static bool text_view(PyObject* key, KeyView& out);
   [[nodiscard]] bool number_of(PyObject* key, bool add, std::uint64_t& number);
   void object_view(std::uint64_t number, KeyView& out) noexcept;

@@ -34,8 +34,12 @@ int parameter_index(const NativeMethod& self, PyObject* keyword) {
 bool place(const NativeMethod& self, PyObject* const* args, Py_ssize_t count, PyObject* keywords,
            std::array<PyObject*, kMaxArguments>& placed) {
   const NativeOperation& operation = *self.operation;
-  if (count < 1 || count - 1 > operation.positional ||
-      PyType_IsSubtype(Py_TYPE(args[0]), operation.self_type()) == 0) {
+  if (count < 1 || count - 1 > operation.positional) {
+    return false;
+  }
+  // Nearly always the service class itself, which derives from the native type directly.
+  PyTypeObject* type = Py_TYPE(args[0]);
+  if (type->tp_base != operation.self_type() && PyType_IsSubtype(type, operation.self_type()) == 0) {
     return false;
   }
   for (Py_ssize_t i = 0; i < count; ++i) {

@@ -20,8 +20,8 @@ class OverrideGuard {
   /// Remembers what `names` (a tuple of str) mean in `owner` now. False with a Python error set.
   [[nodiscard]] bool watch(PyTypeObject* owner, PyObject* names);
 
-  /// True when none of the watched names is overridden for `self`, in its type or in the instance.
-  [[nodiscard]] bool pristine(PyObject* self);
+  /// True when none of the watched names is overridden in `type` or in the instance's `dict` (may be null).
+  [[nodiscard]] bool pristine(PyTypeObject* type, PyObject* dict);
 
   [[nodiscard]] int traverse(visitproc visit, void* arg) const;
 
@@ -36,14 +36,12 @@ class OverrideGuard {
   unsigned int known_version_ = 0;
 };
 
-inline bool OverrideGuard::pristine(PyObject* self) {
-  PyTypeObject* type = Py_TYPE(self);
+inline bool OverrideGuard::pristine(PyTypeObject* type, PyObject* dict) {
   if ((type != known_type_ || type->tp_version_tag != known_version_ || known_version_ == 0) &&
       !type_is_pristine(type)) {
     return false;
   }
-  PyObject** dict = _PyObject_GetDictPtr(self);
-  return dict == nullptr || *dict == nullptr || instance_is_pristine(*dict);
+  return dict == nullptr || instance_is_pristine(dict);
 }
 
 }  // namespace peercore::bindings

@@ -52,7 +52,7 @@ Ref config_for(RateLimiterObject* self, PyObject* key, PyObject* argument) {
     }
   }
   PyObject* object = reinterpret_cast<PyObject*>(self);
-  if (!guard_.pristine(object) || !PyDict_CheckExact(self->configs) || self->default_config == nullptr) [[unlikely]] {
+  if (!guard_.pristine(Py_TYPE(object), self->dict) || !PyDict_CheckExact(self->configs) || self->default_config == nullptr) [[unlikely]] {
     return Ref::steal(PyObject_CallMethod(object, "get_config", "O", key));
   }
   if (PyDict_GET_SIZE(self->configs) != 0) {
@@ -85,6 +85,7 @@ struct Request {
   ResolvedConfig config;
   Ref config_object;
   Seconds now{0.0};
+  bool timed = false;  ///< `now` has been read
   double cost = 1.0;
   bool line = false;
 
@@ -92,11 +93,36 @@ struct Request {
   [[nodiscard]] double asked() const noexcept { return line ? std::numeric_limits<double>::infinity() : cost; }
 };
 
-// The key comes last: it is the one step that has to be undone when a later one fails.
+// A clock callable runs before the key enters the ring, because it may use this limiter itself.
+bool read_callable_clock(RateLimiterObject* self, Request& request) {
+  if (self->clock != nullptr && !request.timed) [[unlikely]] {
+    request.timed = read_clock(self, request.now);
+    return request.timed;
+  }
+  return true;
+}
+
+void read_machine_clock(RateLimiterObject* self, Request& request) {
+  if (!request.timed) {
+    request.timed = read_clock(self, request.now);
+  }
+}
+
+// Text keys are looked at first, so that the table's memory is on its way while the configuration is found. Other keys come
+// last: entering the ring is the one step that has to be undone when a later one fails.
 bool prepare(RateLimiterObject* self, PyObject* key, PyObject* config, Request& request) {
+  KeyRing& ring = self->state->ring;
+  const bool text = KeyRing::is_text(key);
+  if (text) [[likely]] {
+    if (!ring.resolve(key, request.key)) {
+      return false;
+    }
+    self->state->table.prefetch(request.key.hash);
+  }
   request.config_object = config_for(self, key, config);
   return request.config_object && resolve_config(request.config_object.get(), request.config) &&
-         has_line(self, key, request.line) && self->state->ring.resolve(key, request.key);
+         has_line(self, key, request.line) && read_callable_clock(self, request) &&
+         (text || self->state->ring.resolve(key, request.key));
 }
 
 // A refused key is in no table; an object in the ring must not stay behind for it.
@@ -138,15 +164,19 @@ PyObject* make_info(RateLimiterObject* self, const Request& request, const Decis
   return info.release();
 }
 
+PyObject* make_answer(RateLimiterObject* self, const Request& request, const Decision& decision) {
+  Ref info = Ref::steal(make_info(self, request, decision));
+  PyObject* answer = info ? PyTuple_New(2) : nullptr;
+  if (answer != nullptr) {
+    PyTuple_SET_ITEM(answer, 0, Py_NewRef(decision.admitted ? Py_True : Py_False));
+    PyTuple_SET_ITEM(answer, 1, info.release());
+  }
+  return answer;
+}
+
 // ---- answers
 
-PyObject* allow_key(RateLimiterObject* self, PyObject* key, double cost, Seconds now) {
-  Request request;
-  request.cost = cost;
-  request.now = now;
-  if (!prepare(self, key, nullptr, request)) {
-    return nullptr;
-  }
+PyObject* admit(RateLimiterObject* self, const Request& request) {
   const Result<bool> admitted =
       self->state->table.admit(request.key, request.config.native, request.now, request.asked());
   if (!admitted) {
@@ -157,11 +187,20 @@ PyObject* allow_key(RateLimiterObject* self, PyObject* key, double cost, Seconds
 }
 
 PyObject* allow_key(RateLimiterObject* self, PyObject* key, double cost) {
-  Seconds now{0.0};
-  return read_clock(self, now) ? allow_key(self, key, cost, now) : nullptr;
+  Request request;
+  request.cost = cost;
+  if (!prepare(self, key, nullptr, request)) {
+    return nullptr;
+  }
+  if (!request.timed && self->state->table.admit_early(request.key, request.config.native,
+                                                       SystemClock::coarse_monotonic(), request.asked())) {
+    return Py_NewRef(Py_True);
+  }
+  read_machine_clock(self, request);
+  return admit(self, request);
 }
 
-// All at the time of the call: one reading serves them all.
+// All at the time of the call: one reading of the clock serves them all.
 PyObject* allow_keys(RateLimiterObject* self, PyObject* keys, double cost) {
   if (PyUnicode_Check(keys)) {
     PyErr_SetString(PyExc_TypeError, "keys must be an iterable of keys, not one str");
@@ -175,7 +214,12 @@ PyObject* allow_keys(RateLimiterObject* self, PyObject* keys, double cost) {
   const Py_ssize_t count = PyTuple_GET_SIZE(sequence.get());
   Ref answers = Ref::steal(PyList_New(count));
   for (Py_ssize_t i = 0; answers && i < count; ++i) {
-    PyObject* answer = allow_key(self, PyTuple_GET_ITEM(sequence.get(), i), cost, now);
+    Request request;
+    request.cost = cost;
+    request.now = now;
+    request.timed = true;
+    PyObject* answer = prepare(self, PyTuple_GET_ITEM(sequence.get(), i), nullptr, request) ? admit(self, request)
+                                                                                           : nullptr;
     if (answer == nullptr) {
       return nullptr;
     }
@@ -285,10 +329,10 @@ PyObject* take(PyObject* object, PyObject* const* args, Py_ssize_t count) {
     PyErr_SetString(PyExc_TypeError, "_take(key, cost)");
     return nullptr;
   }
-  if (!read_cost(args[1], request.cost) || !read_clock(self, request.now) ||
-      !prepare(self, args[0], nullptr, request)) {
+  if (!read_cost(args[1], request.cost) || !prepare(self, args[0], nullptr, request)) {
     return nullptr;
   }
+  read_machine_clock(self, request);
   if (request.cost > request.config.native.burst) {
     return refuse(self, request,
                   {Errc::invalid_argument, "cost " + std::to_string(static_cast<long>(request.cost)) +
@@ -335,17 +379,24 @@ PyObject* bind(PyObject* type, PyObject* /*unused*/) {
 PyObject* check_key(RateLimiterObject* self, PyObject* key, PyObject* config, double cost) {
   Request request;
   request.cost = cost;
-  if (!read_clock(self, request.now) || !prepare(self, key, config, request)) {
+  if (!prepare(self, key, config, request)) {
     return nullptr;
   }
-  const Result<Decision> decision =
-      self->state->table.check(request.key, request.config.native, request.now, request.asked());
+  BucketTable& table = self->state->table;
+  if (!request.timed) {
+    const auto early = table.check_early(request.key, request.config.native, SystemClock::coarse_monotonic(),
+                                         SystemClock::kCoarseLag, request.asked());
+    if (early) {
+      return make_answer(self, request, *early);
+    }
+  }
+  read_machine_clock(self, request);
+  const Result<Decision> decision = table.check(request.key, request.config.native, request.now, request.asked());
   if (!decision) {
     return refuse(self, request, decision.error());
   }
   self->state->ring.settle();
-  const Ref info = Ref::steal(make_info(self, request, decision.value()));
-  return info ? PyTuple_Pack(2, decision.value().admitted ? Py_True : Py_False, info.get()) : nullptr;
+  return make_answer(self, request, decision.value());
 }
 
 PyMethodDef rate_limit_check_methods[] = {

@@ -1,6 +1,7 @@
 #include "peercore/ratelimit/bucket_table.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <string>
 
 namespace peercore::ratelimit {
@@ -10,7 +11,8 @@ Result<Decision> BucketTable::check(const KeyView& key, const BucketConfig& conf
   if (!slot) {
     return slot.error();
   }
-  const bool admitted = judge(slot.value(), config, now, cost);
+  const bool admitted = acquire(slot.value(), config, now, cost);
+  counters_.denied += admitted ? 0U : 1U;
   return Decision{admitted, table_.value(slot.value())};
 }
 
@@ -19,7 +21,33 @@ Result<bool> BucketTable::admit(const KeyView& key, const BucketConfig& config, 
   if (!slot) {
     return slot.error();
   }
-  return judge(slot.value(), config, now, cost);
+  const bool admitted = acquire(slot.value(), config, now, cost);
+  counters_.denied += admitted ? 0U : 1U;
+  return admitted;
+}
+
+std::optional<Decision> BucketTable::check_early(const KeyView& key, const BucketConfig& config, Seconds now,
+                                                 Seconds lag, double cost) noexcept {
+  const Slot slot = table_.find(key);
+  if (slot == KeyTable<Bucket>::kNone) {
+    return std::nullopt;
+  }
+  const Bucket& bucket = table_.value(slot);
+  const auto tokens_at = [&](Seconds time) {
+    const double earned = std::max((time - bucket.last_update).count(), 0.0) * config.refill_rate;
+    return std::min(bucket.tokens + earned, config.burst);
+  };
+  const double left = tokens_at(now) - cost;
+  if (left < 0.0 || std::floor(left) != std::floor(tokens_at(now + lag) - cost) ||
+      now + lag - bucket.window_start > config.window || !acquire(slot, config, now, cost)) {
+    return std::nullopt;
+  }
+  return Decision{true, bucket};
+}
+
+bool BucketTable::admit_early(const KeyView& key, const BucketConfig& config, Seconds now, double cost) noexcept {
+  const Slot slot = table_.find(key);
+  return slot != KeyTable<Bucket>::kNone && acquire(slot, config, now, cost);
 }
 
 Result<Seconds> BucketTable::take(const KeyView& key, const BucketConfig& config, Seconds now, double cost) {
@@ -27,13 +55,8 @@ Result<Seconds> BucketTable::take(const KeyView& key, const BucketConfig& config
   if (!slot) {
     return slot.error();
   }
-  table_.touch(slot.value());
-  Bucket& bucket = table_.value(slot.value());
-  if (!try_acquire(bucket, config, rules_, now, cost)) {
-    return wait_for(bucket, config, rules_, cost);
-  }
-  ++counters_.allowed;
-  return Seconds{0.0};
+  return acquire(slot.value(), config, now, cost) ? Seconds{0.0}
+                                                  : wait_for(table_.value(slot.value()), config, rules_, cost);
 }
 
 void BucketTable::give_back(const KeyView& key, const BucketConfig& config, double cost) noexcept {
@@ -109,9 +132,13 @@ std::vector<KeyView> BucketTable::keys() const {
 
 Result<BucketTable::Slot> BucketTable::slot_for(const KeyView& key, const BucketConfig& config, Seconds now) {
   const Slot known = table_.find(key);
-  if (known != KeyTable<Bucket>::kNone) {
+  if (known != KeyTable<Bucket>::kNone) [[likely]] {
     return known;
   }
+  return add(key, config, now);
+}
+
+Result<BucketTable::Slot> BucketTable::add(const KeyView& key, const BucketConfig& config, Seconds now) {
   if (key.text.size() > std::min(limits_.max_key_bytes, TextPool::kMaxText)) {
     return Error{Errc::key_too_long, "key of " + std::to_string(key.text.size()) + " bytes: at most " +
                                          std::to_string(std::min(limits_.max_key_bytes, TextPool::kMaxText)) +
@@ -128,10 +155,10 @@ Result<BucketTable::Slot> BucketTable::slot_for(const KeyView& key, const Bucket
   return table_.insert(key, config.burst, now);
 }
 
-bool BucketTable::judge(Slot slot, const BucketConfig& config, Seconds now, double cost) noexcept {
+bool BucketTable::acquire(Slot slot, const BucketConfig& config, Seconds now, double cost) noexcept {
   table_.touch(slot);
   const bool admitted = try_acquire(table_.value(slot), config, rules_, now, cost);
-  ++(admitted ? counters_.allowed : counters_.denied);
+  counters_.allowed += admitted ? 1U : 0U;
   return admitted;
 }
 

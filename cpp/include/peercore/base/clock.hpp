@@ -28,9 +28,10 @@ class SystemClock final : public Clock {
   [[nodiscard]] Seconds monotonic() const noexcept override;
   [[nodiscard]] Seconds wall() const noexcept override;
 
-  /// Like `monotonic`, up to one scheduler tick (4 ms here) behind it, for a fifth of the price. Never ahead of it, so a
-  /// decision that is already "yes" at this time is "yes" now.
+  /// Like `monotonic`, one scheduler tick or less behind it and never ahead, for a fifth of the price.
   [[nodiscard]] static Seconds coarse_monotonic() noexcept;
+  /// Longest a tick lasts on any common kernel configuration (100 Hz).
+  static constexpr Seconds kCoarseLag{0.010};
 };
 
 /// A clock that a test sets. Not thread-safe.

@@ -47,8 +47,19 @@ class BucketTable {
   /// Precondition: cost >= 1.
   [[nodiscard]] Result<Decision> check(const KeyView& key, const BucketConfig& config, Seconds now, double cost);
 
-  /// `check` for callers that need only the answer. When the bucket exists and admits, nothing is allocated.
+  /// `check` for callers that need only the answer.
   [[nodiscard]] Result<bool> admit(const KeyView& key, const BucketConfig& config, Seconds now, double cost);
+
+  /// Tries to judge by a clock that may lag. `now` must not be later than the true time; it may be earlier, usually by less
+  /// than `lag`. Answers only what it would answer at every time from `now` to `now + lag`: a known key is admitted, with
+  /// the same whole number of tokens left, in the same window. Otherwise it does nothing and the caller comes back with an exact time.
+  [[nodiscard]] std::optional<Decision> check_early(const KeyView& key, const BucketConfig& config, Seconds now,
+                                                    Seconds lag, double cost) noexcept;
+  /// The same for callers that need only the answer: true, or not known yet.
+  [[nodiscard]] bool admit_early(const KeyView& key, const BucketConfig& config, Seconds now, double cost) noexcept;
+
+  /// Starts loading what a check of this hash will read first.
+  void prefetch(std::uint64_t hash) const noexcept { table_.prefetch(hash); }
 
   /// For callers that wait: takes `cost` tokens and returns 0, or takes nothing and returns how long until they are there.
   /// Having to wait counts neither as allowed nor as denied.
@@ -85,7 +96,8 @@ class BucketTable {
 
  private:
   [[nodiscard]] Result<Slot> slot_for(const KeyView& key, const BucketConfig& config, Seconds now);
-  [[nodiscard]] bool judge(Slot slot, const BucketConfig& config, Seconds now, double cost) noexcept;
+  [[nodiscard]] Result<Slot> add(const KeyView& key, const BucketConfig& config, Seconds now);
+  [[nodiscard]] bool acquire(Slot slot, const BucketConfig& config, Seconds now, double cost) noexcept;
   [[nodiscard]] Slot victim(Seconds now) noexcept;
   void erase_slot(Slot slot);
 
