@@ -4,6 +4,7 @@ PYTHONPATH reaches every Python below, also another version or an environment wi
 file were not there. It hides the sitecustomize of the environment, so it runs that one first.
 """
 
+import importlib
 import os
 import sys
 
@@ -13,8 +14,7 @@ def _run_hidden_sitecustomize() -> None:
     sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry) != here]
     ours = sys.modules.pop(__name__)
     try:
-        # The next one on the path; from here on it owns the name.
-        import sitecustomize  # type: ignore[import-not-found]  # noqa: F401
+        importlib.import_module(__name__)  # the next one on the path; from here on it owns the name
     except ImportError as error:
         if error.name != __name__:
             raise
