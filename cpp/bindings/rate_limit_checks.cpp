@@ -136,11 +136,6 @@ std::nullptr_t refuse(RateLimiterObject* self, const Request& request, const Err
 
 // ---- the info dict
 
-bool set_item(PyObject* info, PyObject* key, PyObject* value) {
-  const Ref owned = Ref::steal(value);
-  return owned && PyDict_SetItem(info, key, owned.get()) == 0;
-}
-
 PyObject* retry_after(const RateLimiterObject* self, const Request& request, const Decision& decision) {
   const auto& config = request.config.native;
   if (self->integer_retry_after) {
@@ -151,21 +146,19 @@ PyObject* retry_after(const RateLimiterObject* self, const Request& request, con
   return PyFloat_FromDouble(std::max(ratelimit::round_up_to_tenth(wait), kLeast));
 }
 
-PyObject* make_info(RateLimiterObject* self, const Request& request, const Decision& decision) {
-  const InfoKeys& keys = info_keys();
-  Ref info = Ref::steal(new_info(request.config, decision.admitted));
+PyObject* make_answer(RateLimiterObject* self, const Request& request, const Decision& decision) {
   const auto remaining = decision.admitted ? static_cast<long>(std::max(decision.bucket.tokens, 0.0)) : 0L;
   const double reset_at = to_epoch(self, decision.bucket.window_start) + request.config.native.window.count();
-  if (!info || !set_item(info.get(), keys.remaining, PyLong_FromLong(remaining)) ||
-      !set_item(info.get(), keys.reset_at, PyFloat_FromDouble(reset_at)) ||
-      (!decision.admitted && !set_item(info.get(), keys.retry_after, retry_after(self, request, decision)))) {
+  InfoValues values;
+  values.remaining = Ref::steal(PyLong_FromLong(remaining));
+  values.reset_at = Ref::steal(PyFloat_FromDouble(reset_at));
+  if (!decision.admitted) {
+    values.retry_after = Ref::steal(retry_after(self, request, decision));
+  }
+  if (!values.remaining || !values.reset_at || (!decision.admitted && !values.retry_after)) {
     return nullptr;
   }
-  return info.release();
-}
-
-PyObject* make_answer(RateLimiterObject* self, const Request& request, const Decision& decision) {
-  Ref info = Ref::steal(make_info(self, request, decision));
+  Ref info = Ref::steal(make_info(request.config, values));
   PyObject* answer = info ? PyTuple_New(2) : nullptr;
   if (answer != nullptr) {
     PyTuple_SET_ITEM(answer, 0, Py_NewRef(decision.admitted ? Py_True : Py_False));

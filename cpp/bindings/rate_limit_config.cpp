@@ -1,6 +1,7 @@
 #include "rate_limit_config.hpp"
 
 #include <cstddef>
+#include <initializer_list>
 
 #include "bindings.hpp"
 #include "errors.hpp"
@@ -11,6 +12,15 @@ namespace {
 using ratelimit::BucketConfig;
 
 PyTypeObject* type_ = nullptr;
+
+// Interned keys of the info dict.
+struct InfoKeys {
+  PyObject* limit;
+  PyObject* remaining;
+  PyObject* reset_at;
+  PyObject* window;
+  PyObject* retry_after;
+};
 InfoKeys keys_{};
 
 RateLimitConfigObject* as_config(PyObject* object) noexcept { return reinterpret_cast<RateLimitConfigObject*>(object); }
@@ -47,6 +57,12 @@ bool read_numbers(PyObject* rpm, PyObject* burst, PyObject* window, Numbers& out
          to_number(window, "window_seconds", out.window);
 }
 
+void clear_kit(InfoKit& kit) {
+  Py_CLEAR(kit.model);
+  Py_CLEAR(kit.recent[0]);
+  Py_CLEAR(kit.recent[1]);
+}
+
 // Takes on the three fields together, or refuses and leaves the object as it was.
 bool take_on(RateLimitConfigObject* self, PyObject* rpm, PyObject* burst, PyObject* window, bool validate) {
   Numbers numbers;
@@ -67,8 +83,8 @@ bool take_on(RateLimitConfigObject* self, PyObject* rpm, PyObject* burst, PyObje
   Py_XSETREF(self->requests_per_minute, Py_NewRef(rpm));
   Py_XSETREF(self->burst_size, Py_NewRef(burst));
   Py_XSETREF(self->window_seconds, Py_NewRef(window));
-  Py_CLEAR(self->allowed_info);
-  Py_CLEAR(self->denied_info);
+  clear_kit(self->allowed);
+  clear_kit(self->denied);
   return true;
 }
 
@@ -171,16 +187,19 @@ int config_traverse(PyObject* object, visitproc visit, void* arg) {
   Py_VISIT(self->burst_size);
   Py_VISIT(self->window_seconds);
   Py_VISIT(self->refill_rate);
-  Py_VISIT(self->allowed_info);
-  Py_VISIT(self->denied_info);
+  for (const InfoKit* kit : {&self->allowed, &self->denied}) {
+    Py_VISIT(kit->model);
+    Py_VISIT(kit->recent[0]);
+    Py_VISIT(kit->recent[1]);
+  }
   Py_VISIT(Py_TYPE(object));
   return 0;
 }
 
 int config_clear(PyObject* object) {
   RateLimitConfigObject* self = as_config(object);
-  Py_CLEAR(self->allowed_info);
-  Py_CLEAR(self->denied_info);
+  clear_kit(self->allowed);
+  clear_kit(self->denied);
   return 0;
 }
 
@@ -241,16 +260,46 @@ bool resolve_by_attributes(PyObject* config, ResolvedConfig& out) {
   return true;
 }
 
-// The slots of the values that change stand in the template already, so that a copy has its final size and order.
-PyObject* make_template(PyObject* limit, PyObject* window, bool admitted) {
+// The places of the values that change stand in the model already, so that a copy has its final size and order.
+PyObject* make_model(PyObject* limit, PyObject* window, bool admitted) {
   Ref info = Ref::steal(PyDict_New());
   if (!info || PyDict_SetItem(info.get(), keys_.limit, limit) < 0 ||
-      PyDict_SetItem(info.get(), keys_.remaining, Py_False) < 0 ||
+      PyDict_SetItem(info.get(), keys_.remaining, Py_None) < 0 ||
       PyDict_SetItem(info.get(), keys_.reset_at, Py_None) < 0 ||
       PyDict_SetItem(info.get(), keys_.window, window) < 0 ||
       (!admitted && PyDict_SetItem(info.get(), keys_.retry_after, Py_None) < 0)) {
     return nullptr;
   }
+  return info.release();
+}
+
+bool fill(PyObject* info, const InfoValues& values) {
+  return PyDict_SetItem(info, keys_.remaining, values.remaining.get()) == 0 &&
+         PyDict_SetItem(info, keys_.reset_at, values.reset_at.get()) == 0 &&
+         (!values.retry_after || PyDict_SetItem(info, keys_.retry_after, values.retry_after.get()) == 0);
+}
+
+// Whether a dict that a caller had is, once filled, what a new one would be: it may have been changed meanwhile.
+bool filled_as_new(PyObject* info, PyObject* limit, PyObject* window, const InfoValues& values) {
+  return PyDict_GetItemWithError(info, keys_.limit) == limit && PyDict_GetItemWithError(info, keys_.window) == window &&
+         fill(info, values) && PyDict_GET_SIZE(info) == (values.retry_after ? 5 : 4);
+}
+
+PyObject* info_from(InfoKit& kit, PyObject* limit, PyObject* window, const InfoValues& values) {
+  for (PyObject* recent : kit.recent) {
+    if (recent != nullptr && Py_REFCNT(recent) == 1 && filled_as_new(recent, limit, window, values)) {
+      return Py_NewRef(recent);
+    }
+  }
+  if (kit.model == nullptr) {
+    kit.model = make_model(limit, window, !values.retry_after);
+  }
+  Ref info = kit.model != nullptr ? Ref::steal(PyDict_Copy(kit.model)) : Ref();
+  if (!info || !fill(info.get(), values)) {
+    return nullptr;
+  }
+  kit.turn ^= 1U;
+  Py_XSETREF(kit.recent[kit.turn], Py_NewRef(info.get()));
   return info.release();
 }
 
@@ -265,22 +314,14 @@ bool resolve_config(PyObject* config, ResolvedConfig& out) {
   return resolve_by_attributes(config, out);
 }
 
-PyObject* new_info(const ResolvedConfig& config, bool admitted) {
-  RateLimitConfigObject* object = config.object;
-  if (object == nullptr) {
-    return make_template(config.limit.get(), config.window.get(), admitted);
+PyObject* make_info(const ResolvedConfig& config, const InfoValues& values) {
+  if (RateLimitConfigObject* object = config.object) [[likely]] {
+    return info_from(values.retry_after ? object->denied : object->allowed, object->requests_per_minute,
+                     object->window_seconds, values);
   }
-  PyObject*& kept = admitted ? object->allowed_info : object->denied_info;
-  if (kept == nullptr) {
-    kept = make_template(object->requests_per_minute, object->window_seconds, admitted);
-    if (kept == nullptr) {
-      return nullptr;
-    }
-  }
-  return PyDict_Copy(kept);
+  Ref info = Ref::steal(make_model(config.limit.get(), config.window.get(), !values.retry_after));
+  return info && fill(info.get(), values) ? info.release() : nullptr;
 }
-
-const InfoKeys& info_keys() noexcept { return keys_; }
 
 void register_rate_limit_config(pybind11::module_& module) {
   keys_ = {PyUnicode_InternFromString("limit"), PyUnicode_InternFromString("remaining"),

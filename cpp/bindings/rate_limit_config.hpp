@@ -5,6 +5,14 @@
 
 namespace peercore::bindings {
 
+/// How one kind of info dict is made: from a template, or from a dict handed out before that its caller has dropped. Two are
+/// remembered, because `ok, info = await …` in a loop still holds the last one when the next is made.
+struct InfoKit {
+  PyObject* model;  // made on first use
+  PyObject* recent[2];
+  unsigned char turn;
+};
+
 /// The native half of the dataclass RateLimitConfig: its numbers as the core needs them, always in step with the fields.
 struct RateLimitConfigObject {
   PyObject_HEAD
@@ -12,8 +20,8 @@ struct RateLimitConfigObject {
   PyObject* burst_size;
   PyObject* window_seconds;
   PyObject* refill_rate;  // set by hand, or null: then derived from requests_per_minute
-  PyObject* allowed_info;  // templates of the info dict, made on first use
-  PyObject* denied_info;
+  InfoKit allowed;
+  InfoKit denied;
   ratelimit::BucketConfig native;
   bool validated;
 };
@@ -30,17 +38,14 @@ struct ResolvedConfig {
 /// with a Python error set.
 [[nodiscard]] bool resolve_config(PyObject* config, ResolvedConfig& out);
 
-/// A fresh info dict for `config` with `limit` and `window` in place; the rest is the caller's. Null with an error set.
-[[nodiscard]] PyObject* new_info(const ResolvedConfig& config, bool admitted);
-
-/// Interned keys of the info dict.
-struct InfoKeys {
-  PyObject* limit;
-  PyObject* remaining;
-  PyObject* reset_at;
-  PyObject* window;
-  PyObject* retry_after;
+/// What changes from one info dict to the next. `retry_after` is null when the request was admitted.
+struct InfoValues {
+  Ref remaining;
+  Ref reset_at;
+  Ref retry_after;
 };
-[[nodiscard]] const InfoKeys& info_keys() noexcept;
+
+/// The info dict of check_rate_limit, the caller's to keep and change. New reference, or null with an error set.
+[[nodiscard]] PyObject* make_info(const ResolvedConfig& config, const InfoValues& values);
 
 }  // namespace peercore::bindings
