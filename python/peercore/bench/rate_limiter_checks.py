@@ -33,7 +33,7 @@ AIOLIMITER = "aiolimiter"
 def shuffled_keys(count: int) -> list[str]:
     """Return `count` distinct keys of the form "<client>:<path>" in a fixed random order.
 
-    Limiters are made to know them in sorted order: checked in the order they came in, memory would be read front to back.
+    Limiters get to know them in sorted order: checked in the order they came in, memory would be read front to back.
     """
     keys = [f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}:/api/v1/messages" for number in range(count)]
     random.Random(count).shuffle(keys)
@@ -106,7 +106,7 @@ class Bench:
     def counting_side(self, name: str, driver: Driver, limiter: Any, work: Sequence[Any], expected: Counts) -> Side:
         """Like `side`, for limiters with `get_stats()`: every sample has to admit and deny just what is `expected`.
 
-        Before each sample the `expected.primed` keys are checked once, untimed, which makes their buckets and warms them.
+        Before each sample the `expected.primed` keys are checked once, untimed: that makes their buckets, and warms them.
         """
         before: dict[str, int] = {}
 
