@@ -12,8 +12,8 @@ bool OverrideGuard::watch(PyTypeObject* owner, PyObject* names) {
       PyErr_Format(PyExc_AttributeError, "%s has no attribute %R to watch", owner->tp_name, name);
       return false;
     }
-    names_[count_] = Ref::share(name);
-    meanings_[count_] = Ref::share(meaning);
+    names_[count_] = Py_NewRef(name);
+    meanings_[count_] = Py_NewRef(meaning);
     ++count_;
   }
   return true;
@@ -21,7 +21,7 @@ bool OverrideGuard::watch(PyTypeObject* owner, PyObject* names) {
 
 bool OverrideGuard::type_is_pristine(PyTypeObject* type) {
   for (std::size_t i = 0; i < count_; ++i) {
-    if (_PyType_Lookup(type, names_[i].get()) != meanings_[i].get()) {
+    if (_PyType_Lookup(type, names_[i]) != meanings_[i]) {
       return false;
     }
   }
@@ -38,20 +38,12 @@ bool OverrideGuard::instance_is_pristine(PyObject* dict) const {
     return true;
   }
   for (std::size_t i = 0; i < count_; ++i) {
-    if (PyDict_GetItemWithError(dict, names_[i].get()) != nullptr) {
+    if (PyDict_GetItemWithError(dict, names_[i]) != nullptr) {
       return false;
     }
     PyErr_Clear();
   }
   return true;
-}
-
-int OverrideGuard::traverse(visitproc visit, void* arg) const {
-  for (std::size_t i = 0; i < count_; ++i) {
-    Py_VISIT(names_[i].get());
-    Py_VISIT(meanings_[i].get());
-  }
-  return 0;
 }
 
 }  // namespace peercore::bindings

@@ -12,7 +12,7 @@ namespace peercore::bindings {
 /// G5). A native method that would skip `self.get_config(...)` may do so only while that name means what it meant when the
 /// class was made. The answer is cached per type under CPython's type version tag, which changes with every change to
 /// the type or its bases, so the usual check is two comparisons.
-/// Thread safety: the GIL.
+/// Thread safety: the GIL. Guards are static: what they watch is kept for good, and no destructor runs after the interpreter.
 class OverrideGuard {
  public:
   static constexpr std::size_t kMaxNames = 4;
@@ -23,14 +23,12 @@ class OverrideGuard {
   /// True when none of the watched names is overridden in `type` or in the instance's `dict` (may be null).
   [[nodiscard]] bool pristine(PyTypeObject* type, PyObject* dict);
 
-  [[nodiscard]] int traverse(visitproc visit, void* arg) const;
-
  private:
   [[nodiscard]] bool type_is_pristine(PyTypeObject* type);
   [[nodiscard]] bool instance_is_pristine(PyObject* dict) const;
 
-  std::array<Ref, kMaxNames> names_;
-  std::array<Ref, kMaxNames> meanings_;
+  std::array<PyObject*, kMaxNames> names_{};
+  std::array<PyObject*, kMaxNames> meanings_{};
   std::size_t count_ = 0;
   PyTypeObject* known_type_ = nullptr;  ///< compared, never followed: a new type at the same address has another tag
   unsigned int known_version_ = 0;

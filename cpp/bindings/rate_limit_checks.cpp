@@ -138,11 +138,12 @@ std::nullptr_t refuse(RateLimiterObject* self, const Request& request, const Err
 
 PyObject* retry_after(const RateLimiterObject* self, const Request& request, const Decision& decision) {
   const auto& config = request.config.native;
+  const auto& rules = self->state->table.rules();
   if (self->integer_retry_after) {
-    return PyLong_FromLongLong(ratelimit::integer_retry_after(decision.bucket, config));
+    return PyLong_FromLongLong(ratelimit::integer_retry_after(decision.bucket, config, rules, request.cost));
   }
   constexpr double kLeast = 0.1;  // a line of waiters holds tokens that are already there
-  const Seconds wait = ratelimit::wait_for(decision.bucket, config, self->state->table.rules(), request.cost);
+  const Seconds wait = ratelimit::wait_for(decision.bucket, config, rules, request.cost);
   return PyFloat_FromDouble(std::max(ratelimit::round_up_to_tenth(wait), kLeast));
 }
 

@@ -39,10 +39,12 @@ std::optional<Decision> BucketTable::check_early(const KeyView& key, const Bucke
   };
   const double left = tokens_at(now) - cost;
   if (left < 0.0 || std::floor(left) != std::floor(tokens_at(now + lag) - cost) ||
-      now + lag - bucket.window_start > config.window || !acquire(slot, config, now, cost)) {
+      now + lag - bucket.window_start > config.window ||
+      (rules_.enforce_window && bucket.request_count + cost > config.window_limit)) {
     return std::nullopt;
   }
-  return Decision{true, bucket};
+  const bool admitted = acquire(slot, config, now, cost);
+  return Decision{admitted, bucket};
 }
 
 bool BucketTable::admit_early(const KeyView& key, const BucketConfig& config, Seconds now, double cost) noexcept {
@@ -144,7 +146,7 @@ Result<BucketTable::Slot> BucketTable::add(const KeyView& key, const BucketConfi
                                          std::to_string(std::min(limits_.max_key_bytes, TextPool::kMaxText)) +
                                          " are kept"};
   }
-  if (table_.size() >= KeyTable<Bucket>::kMaxSize) {
+  if (table_.full()) {
     return Errc::table_full;
   }
   while (table_.size() > 0 && (table_.size() >= limits_.max_buckets ||

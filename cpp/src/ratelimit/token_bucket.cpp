@@ -13,6 +13,16 @@ bool positive(double value) noexcept { return std::isfinite(value) && value > 0.
 
 double usable(double value) noexcept { return positive(value) ? value : 0.0; }
 
+// How long the enforced window keeps `cost` out, counted from the bucket's last update.
+Seconds window_wait(const Bucket& bucket, const BucketConfig& config, const Rules& rules, double cost) noexcept {
+  if (!rules.enforce_window || bucket.request_count + cost <= config.window_limit) {
+    return Seconds{0.0};
+  }
+  // The window restarts once it is strictly over. What no window holds, a new one does not admit either.
+  return cost > config.window_limit ? kMaxRetryAfter
+                                    : bucket.window_start + config.window - bucket.last_update + rules.slack;
+}
+
 Error out_of_range(const char* field, const char* rule) {
   return {Errc::invalid_config, std::string(field) + " must be " + rule};
 }
@@ -46,11 +56,7 @@ Seconds wait_for(const Bucket& bucket, const BucketConfig& config, const Rules& 
     wait = cost > config.burst || config.refill_rate <= 0.0 ? kMaxRetryAfter
                                                             : Seconds{(cost - bucket.tokens) / config.refill_rate};
   }
-  if (rules.enforce_window && bucket.request_count + cost > config.window_limit) {
-    // The window restarts once it is strictly over.
-    wait = std::max(wait, bucket.window_start + config.window - bucket.last_update + rules.slack);
-  }
-  return std::clamp(wait, Seconds{0.0}, kMaxRetryAfter);
+  return std::clamp(std::max(wait, window_wait(bucket, config, rules, cost)), Seconds{0.0}, kMaxRetryAfter);
 }
 
 double round_up_to_tenth(Seconds wait) noexcept {
@@ -60,12 +66,14 @@ double round_up_to_tenth(Seconds wait) noexcept {
   return std::ceil(wait.count() * 10.0 - kNoise) / 10.0;
 }
 
-std::int64_t integer_retry_after(const Bucket& bucket, const BucketConfig& config) noexcept {
+std::int64_t integer_retry_after(const Bucket& bucket, const BucketConfig& config, const Rules& rules,
+                                 double cost) noexcept {
   if (config.refill_rate <= 0.0) {
     return static_cast<std::int64_t>(kMaxRetryAfter.count());
   }
-  const double wait = std::min((1.0 - bucket.tokens) / config.refill_rate, kMaxRetryAfter.count());
-  return static_cast<std::int64_t>(wait) + 1;
+  const Seconds wait = std::max(Seconds{(cost - bucket.tokens) / config.refill_rate},
+                                window_wait(bucket, config, rules, cost));
+  return static_cast<std::int64_t>(std::clamp(wait, Seconds{0.0}, kMaxRetryAfter).count()) + 1;
 }
 
 }  // namespace peercore::ratelimit

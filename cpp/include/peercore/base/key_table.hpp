@@ -30,7 +30,8 @@ struct KeyView {
 /// need, more of the hash: a probe reads an entry only when those bits agree. Beside the key's text an entry costs
 /// sizeof(Value) + 20 bytes, 5 to 10 bytes of index and the text's 4 bytes and rounding.
 /// Not thread-safe. Recency is moved only by `touch`; lookups do not count as use.
-template <class Value>
+/// `Sequence` counts insertions and is renumbered when it is used up, so it only has to name the living entries.
+template <class Value, class Sequence = std::uint32_t>
 class KeyTable {
  public:
   using Slot = std::uint32_t;
@@ -41,6 +42,8 @@ class KeyTable {
   KeyTable() : index_(kFirstIndexSize, 0) {}
 
   [[nodiscard]] std::size_t size() const noexcept { return size_; }
+  /// True when slots or handles for texts are used up; `insert` must not be called then.
+  [[nodiscard]] bool full() const noexcept { return size_ >= kMaxSize || texts_.full(); }
   [[nodiscard]] std::size_t text_bytes() const noexcept { return texts_.text_bytes(); }
   [[nodiscard]] std::size_t memory_bytes() const noexcept {
     return texts_.memory_bytes() + chunks_.size() * sizeof(Chunk) + chunks_.capacity() * sizeof(void*) +
@@ -136,7 +139,7 @@ class KeyTable {
   struct Entry : Value {
     std::uint32_t hash = 0;
     TextPool::Handle text = kNone;
-    std::uint32_t sequence = 0;
+    Sequence sequence = 0;
   };
   // Apart from the entries: moving an entry to the front writes to its two neighbours, and eight links share a cache line.
   struct Link {
@@ -181,8 +184,8 @@ class KeyTable {
   }
 
   // 2^32 insertions exhaust the sequence; the living entries are then renumbered from 0.
-  std::uint32_t next_sequence() {
-    if (next_sequence_ == std::numeric_limits<std::uint32_t>::max()) {
+  Sequence next_sequence() {
+    if (next_sequence_ == std::numeric_limits<Sequence>::max()) {
       next_sequence_ = 0;
       for (const Slot slot : by_insertion()) {
         at(slot).sequence = next_sequence_++;
@@ -250,7 +253,7 @@ class KeyTable {
   Slot free_slot_ = kNone;
   Slot most_recent_ = kNone;
   Slot least_recent_ = kNone;
-  std::uint32_t next_sequence_ = 0;
+  Sequence next_sequence_ = 0;
 };
 
 }  // namespace peercore

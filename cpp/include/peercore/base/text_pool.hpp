@@ -31,6 +31,9 @@ class TextPool {
   /// Bytes held from the system: pages and their descriptions.
   [[nodiscard]] std::size_t memory_bytes() const noexcept;
 
+  /// True when no handle is left for another page. Small texts might still find room in the pages there are.
+  [[nodiscard]] bool full() const noexcept { return unused_page_ == kNoPage && pages_.size() >= kMaxPages; }
+
   /// Longest text one pool can hold: the length shares a 32-bit word with the tag.
   static constexpr std::size_t kMaxText = (std::size_t{1} << 29U) - 1;
 
@@ -41,6 +44,8 @@ class TextPool {
   static constexpr std::uint32_t kLargestBlock = 512;
   static constexpr std::uint32_t kClasses = kLargestBlock / kUnit + 1;
   static constexpr std::uint32_t kNoPage = 0xFFFFFFFF;
+  /// One less than handles can name: the all-ones handle belongs to the callers, for "none".
+  static constexpr std::size_t kMaxPages = (std::size_t{1} << 32U) / kUnitsPerPage - 1;
   static constexpr std::uint16_t kNoBlock = 0xFFFF;
 
   struct Page {

@@ -68,8 +68,10 @@ void update_full_at(Bucket& bucket, const BucketConfig& config) noexcept;
 /// `wait` rounded up to whole tenths of a second, the form in which v1.2's callers are told to come back.
 [[nodiscard]] double round_up_to_tenth(Seconds wait) noexcept;
 
-/// v1.2's own formula: whole seconds, one too many when the wait is a whole number (fault F16, kept for `compat`).
-[[nodiscard]] std::int64_t integer_retry_after(const Bucket& bucket, const BucketConfig& config) noexcept;
+/// v1.2's own formula: whole seconds, one too many when the wait is a whole number (fault F16, kept for `compat`). v1.2
+/// knows neither a cost other than 1 nor an enforced window; at least 1 in any case.
+[[nodiscard]] std::int64_t integer_retry_after(const Bucket& bucket, const BucketConfig& config, const Rules& rules,
+                                               double cost) noexcept;
 
 inline void refill(Bucket& bucket, const BucketConfig& config, Seconds now) noexcept {
   const double elapsed = (now - bucket.last_update).count();
