@@ -53,7 +53,8 @@ Ref config_for(RateLimiterObject* self, PyObject* key, PyObject* argument) {
   }
   PyObject* object = reinterpret_cast<PyObject*>(self);
   if (!guard_.pristine(Py_TYPE(object), self->dict) || !PyDict_CheckExact(self->configs) || self->default_config == nullptr) [[unlikely]] {
-    return Ref::steal(PyObject_CallMethod(object, "get_config", "O", key));
+    const Ref get_config = Ref::steal(PyObject_GetAttrString(object, "get_config"));
+    return get_config ? Ref::steal(PyObject_CallOneArg(get_config.get(), key)) : Ref();
   }
   if (PyDict_GET_SIZE(self->configs) != 0) {
     if (PyObject* own = PyDict_GetItemWithError(self->configs, key)) {
@@ -72,9 +73,14 @@ bool has_line(RateLimiterObject* self, PyObject* key, bool& line) {
   if (PyDict_GET_SIZE(self->lines) == 0) [[likely]] {
     return true;
   }
-  const int found = PyDict_Contains(self->lines, key);
-  line = found > 0;
-  return found >= 0;
+  const Ref found = Ref::share(PyDict_GetItemWithError(self->lines, key));
+  if (!found) {
+    return PyErr_Occurred() == nullptr;
+  }
+  const Ref stands = Ref::steal(PyObject_CallMethod(found.get(), "stands", nullptr));
+  const int truth = stands ? PyObject_IsTrue(stands.get()) : -1;
+  line = truth > 0;
+  return truth >= 0;
 }
 
 // ---- judging

@@ -1,12 +1,13 @@
 """Waiting in turn for tokens: one line per key, first come first served, one timer per line.
 
-A line holds its waiters in order of arrival. Only the first one's wait is timed; when its tokens are due the line hands out as
-many turns as there are tokens and sets the timer for the next. A cancelled waiter leaves its line in O(1), and if it was
-the first, or already had its turn, the turn goes on to the next. While a line stands, other checks of its key are refused, so that
-nobody overtakes.
+A line holds its waiters in order of arrival. Only the first one's wait is timed; when its tokens are due the line hands
+out as many turns as there are tokens and sets the timer for the next. A cancelled waiter leaves its line in O(1), and if
+it was the first, or already had its turn, the turn goes on to the next. While a line stands, other checks of its key are
+refused, so that nobody overtakes.
 
-Waiters may sit on several event loops: a turn reaches another loop through its `call_soon_threadsafe`, and a closed loop's
-waiters are passed over.
+Waiters may sit on several event loops: a turn reaches another loop through its `call_soon_threadsafe`, and a closed
+loop's waiters are passed over. A line whose timer was on a loop closed since is set going again by the next check of its
+key.
 """
 
 from __future__ import annotations
@@ -31,11 +32,12 @@ _LEAST_DELAY_S = 0.001
 
 
 class _Waiter:
-    __slots__ = ("cost", "future", "loop")
+    __slots__ = ("cost", "future", "has_tokens", "loop")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, cost: int) -> None:
         self.loop = loop
         self.cost = cost
+        self.has_tokens = False
         self.future: asyncio.Future[None] = loop.create_future()
 
     def resolve(self, error: BaseException | None = None) -> None:
@@ -51,7 +53,7 @@ class _Waiter:
 class Line:
     """The waiters for one key of one limiter. Thread-safe: every method runs under the limiter's lock of lines."""
 
-    __slots__ = ("_limiter", "_key", "_lock", "_waiters", "_timer", "_timer_loop")
+    __slots__ = ("_key", "_limiter", "_lock", "_timer", "_timer_loop", "_timing", "_waiters")
 
     def __init__(self, limiter: TokenBucketRateLimiter, key: Any, lock: threading.RLock) -> None:
         self._limiter = limiter
@@ -59,6 +61,9 @@ class Line:
         self._lock = lock
         self._waiters: OrderedDict[_Waiter, None] = OrderedDict()
         self._timer: asyncio.Handle | None = None
+        self._timing = (
+            0  # a timer on another loop cannot be cancelled from here; its number tells that it is out of date
+        )
         self._timer_loop: asyncio.AbstractEventLoop | None = None
 
     def join(self, cost: int, delay: float | None) -> _Waiter:
@@ -70,11 +75,25 @@ class Line:
             self._arm(delay)
         return waiter
 
+    def stands(self) -> bool:
+        """Whether anybody waits here. A line that a closed loop left behind is set going again first."""
+        loop = self._timer_loop
+        if loop is not None and loop.is_closed():
+            with self._lock:
+                self._advance()
+        return bool(self._waiters)
+
+    def abandon(self, lock: threading.RLock) -> None:
+        """Forget the waiters, whose loops run in another process, and the lock, which one of its threads may hold."""
+        self._lock = lock
+        self._waiters.clear()
+
     def leave(self, waiter: _Waiter) -> None:
         """A waiter was cancelled before or after its turn came."""
         with self._lock:
             if waiter not in self._waiters:
-                self._give_back(waiter.cost)
+                if waiter.has_tokens:
+                    self._give_back(waiter)
                 return
             was_first = next(iter(self._waiters)) is waiter
             self._remove(waiter)
@@ -90,9 +109,19 @@ class Line:
         del self._waiters[waiter]
         self._limiter._waiting -= 1
 
-    def _give_back(self, cost: int) -> None:
-        # Its tokens were taken in its name: they return to the bucket, and whoever is first now may have them.
-        self._limiter._give_back(self._key, cost)
+    def _first(self) -> _Waiter | None:
+        """The first whose loop is open; those before it can no longer be reached and are dropped."""
+        while self._waiters:
+            waiter = next(iter(self._waiters))
+            if not waiter.loop.is_closed():
+                return waiter
+            self._remove(waiter)
+        return None
+
+    def _give_back(self, waiter: _Waiter) -> None:
+        # The tokens taken in its name return to the bucket, and whoever is first now may have them.
+        waiter.has_tokens = False
+        self._limiter._give_back(self._key, waiter.cost)
         if self._waiters:
             self._advance()
 
@@ -100,10 +129,10 @@ class Line:
         """Hands out the turns that are due and times the next one."""
         self._disarm()
         for _ in range(_TURNS_PER_TICK):
-            if not self._waiters:
+            waiter = self._first()
+            if waiter is None:
                 self._close()
                 return
-            waiter = next(iter(self._waiters))
             error: BaseException | None = None
             try:
                 delay = self._limiter._take(self._key, waiter.cost)
@@ -113,43 +142,50 @@ class Line:
                 self._arm(delay)
                 return
             self._remove(waiter)
-            if not _call(waiter.loop, waiter.resolve, error) and error is None:
+            waiter.has_tokens = error is None
+            if not _call(waiter.loop, waiter.resolve, error) and waiter.has_tokens:
+                waiter.has_tokens = False
                 self._limiter._give_back(self._key, waiter.cost)
         self._arm(0.0)
 
     def _arm(self, delay: float) -> None:
         """Sets the one timer, on the first waiter's loop."""
-        while self._waiters:
-            waiter = next(iter(self._waiters))
-            self._timer_loop = waiter.loop
-            if waiter.loop is _running_loop():
-                self._timer = waiter.loop.call_later(max(delay, _LEAST_DELAY_S), self._on_time) if delay > 0.0 else (
-                    waiter.loop.call_soon(self._on_time)
+        self._timing += 1
+        while (waiter := self._first()) is not None:
+            loop = self._timer_loop = waiter.loop
+            if loop is _running_loop():
+                self._timer = (
+                    loop.call_later(max(delay, _LEAST_DELAY_S), self._on_time, self._timing)
+                    if delay > 0.0
+                    else loop.call_soon(self._on_time, self._timing)
                 )
                 return
-            if _call(waiter.loop, self._on_other_loop, delay):
+            if _call(loop, self._on_other_loop, (self._timing, delay)):
                 return
-            self._remove(waiter)
         self._close()
 
-    def _on_other_loop(self, delay: float) -> None:
+    def _on_other_loop(self, order: tuple[int, float]) -> None:
+        timing, delay = order
         with self._lock:
-            if self._waiters and self._timer is None and self._timer_loop is _running_loop():
+            if timing == self._timing and self._waiters:
                 self._arm(delay)
 
-    def _on_time(self) -> None:
+    def _on_time(self, timing: int) -> None:
         with self._lock:
-            self._timer = None
-            self._advance()
+            if timing == self._timing:
+                self._timer = None
+                self._advance()
 
     def _disarm(self) -> None:
+        self._timing += 1
         timer, self._timer = self._timer, None
         if timer is not None and self._timer_loop is _running_loop():
             timer.cancel()
 
     def _close(self) -> None:
         self._disarm()
-        self._limiter._lines.pop(self._key, None)
+        if self._limiter._lines.get(self._key) is self:
+            del self._limiter._lines[self._key]
 
 
 async def wait_in_line(limiter: TokenBucketRateLimiter, key: Any, cost: int) -> None:
@@ -157,12 +193,13 @@ async def wait_in_line(limiter: TokenBucketRateLimiter, key: Any, cost: int) -> 
     with limiter._line_lock:
         line = limiter._lines.get(key)
         delay = None
-        if line is None:
+        if line is None or not line.stands():
+            line = None
             delay = limiter._take(key, cost)
             if delay <= 0.0:
                 return
-        elif cost > limiter.get_config(key).burst_size:
-            raise ValueError(f"cost {cost} is more than a full bucket holds")
+        else:
+            _check_cost(cost, limiter.get_config(key).burst_size)
         if limiter._waiting >= limiter.max_waiters:
             raise RateLimitExceeded(f"{limiter._waiting} callers are waiting already (max_waiters)")
         if line is None:
@@ -176,13 +213,25 @@ async def wait_in_line(limiter: TokenBucketRateLimiter, key: Any, cost: int) -> 
         raise
 
 
+def _check_cost(cost: int, burst_size: float) -> None:
+    """What the native half asks of a cost when it is used, asked on joining a line."""
+    if not isinstance(cost, int):
+        raise TypeError(f"cost must be an int, not {type(cost).__name__}")
+    if cost < 1:
+        raise ValueError(f"cost must be at least 1, got {cost}")
+    if cost > burst_size:
+        raise ValueError(f"cost {cost} is more than a full bucket holds (burst_size {burst_size})")
+
+
 _limiters_with_lines: weakref.WeakSet[TokenBucketRateLimiter] = weakref.WeakSet()
 
 
 def _forget_lines_after_fork() -> None:
     """The waiters' loops stayed in the parent: in the child nobody waits."""
     for limiter in list(_limiters_with_lines):
-        limiter._line_lock = threading.RLock()
+        lock = limiter._line_lock = threading.RLock()
+        for line in limiter._lines.values():
+            line.abandon(lock)
         limiter._lines.clear()
         limiter._waiting = 0
 
