@@ -1,13 +1,13 @@
 """Waiting in turn for tokens: one line per key, first come first served, one timer per line.
 
 A line holds its waiters in order of arrival. Only the first one's wait is timed; when its tokens are due the line hands
-out as many turns as there are tokens and sets the timer for the next. A cancelled waiter leaves its line in O(1), and if
-it was the first, or already had its turn, the turn goes on to the next. While a line stands, other checks of its key are
-refused, so that nobody overtakes.
+out as many turns as there are tokens and sets the timer for the next. A cancelled waiter leaves its line in O(1), and
+if it was the first, or already had its turn, the turn goes on to the next. While a line stands, other checks of its key
+are refused, so that nobody overtakes.
 
 Waiters may sit on several event loops: a turn reaches another loop through its `call_soon_threadsafe`, and a closed
-loop's waiters are passed over. A line whose timer was on a loop closed since is set going again by the next check of its
-key.
+loop's waiters are passed over. A line whose timer was on a loop closed since is set going again by the next check of
+its key.
 """
 
 from __future__ import annotations
@@ -61,9 +61,8 @@ class Line:
         self._lock = lock
         self._waiters: OrderedDict[_Waiter, None] = OrderedDict()
         self._timer: asyncio.Handle | None = None
-        self._timing = (
-            0  # a timer on another loop cannot be cancelled from here; its number tells that it is out of date
-        )
+        # A timer on another loop cannot be cancelled from here: by its number it knows when it is out of date.
+        self._timing = 0
         self._timer_loop: asyncio.AbstractEventLoop | None = None
 
     def join(self, cost: int, delay: float | None) -> _Waiter:
@@ -122,8 +121,9 @@ class Line:
         # The tokens taken in its name return to the bucket, and whoever is first now may have them.
         waiter.has_tokens = False
         self._limiter._give_back(self._key, waiter.cost)
-        if self._waiters:
-            self._advance()
+        line = self._limiter._lines.get(self._key)  # another one than this, if this one ended meanwhile
+        if line is not None:
+            line._advance()
 
     def _advance(self) -> None:
         """Hands out the turns that are due and times the next one."""
