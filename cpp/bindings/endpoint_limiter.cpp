@@ -61,7 +61,8 @@ Step run_check(PyObject* const* arguments, PyObject** result) {
   return *result != nullptr ? Step::returned : Step::raised;
 }
 
-constexpr NativeOperation kCheck{"endpoint_limiter.check", run_check, endpoint_type, {"client_id", "path", nullptr}, 2, 2};
+constexpr NativeOperation kCheck{"endpoint_limiter.check", run_check, nullptr, endpoint_type,
+                                 {"client_id", "path", nullptr}, 2, 2};
 
 PyObject* endpoint_new(PyTypeObject* type, PyObject* /*args*/, PyObject* /*kwargs*/) { return type->tp_alloc(type, 0); }
 

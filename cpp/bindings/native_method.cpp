@@ -67,6 +67,9 @@ PyObject* method_call(PyObject* object, PyObject* const* args, std::size_t flags
   if (!place(*self, args, PyVectorcall_NARGS(flags), keywords, placed)) [[unlikely]] {
     return PyObject_Vectorcall(self->function, args, flags, keywords);
   }
+  if (self->operation->expect != nullptr) {
+    self->operation->expect(placed.data());
+  }
   for (PyObject* argument : placed) {
     Py_XINCREF(argument);
   }

@@ -21,6 +21,8 @@ struct NativeOperation {
   const char* name;
   /// Does the work. `arguments[0]` is self, those not given are null. Must not run the event loop.
   Step (*run)(PyObject* const* arguments, PyObject** result);
+  /// Called when the coroutine is made, or null. May start loading memory; must have no effect (contract/general, G2).
+  void (*expect)(PyObject* const* arguments);
   /// Type that `arguments[0]` must have; anything else goes to the Python coroutine function.
   PyTypeObject* (*self_type)();
   /// Parameter names after self; the first `required` have no default, the first `positional` may be given by position.

@@ -114,21 +114,12 @@ void read_machine_clock(RateLimiterObject* self, Request& request) {
   }
 }
 
-// Text keys are looked at first, so that the table's memory is on its way while the configuration is found. Other keys come
-// last: entering the ring is the one step that has to be undone when a later one fails.
+// The key comes last: entering the ring is the one step that has to be undone when a later one fails.
 bool prepare(RateLimiterObject* self, PyObject* key, PyObject* config, Request& request) {
-  KeyRing& ring = self->state->ring;
-  const bool text = KeyRing::is_text(key);
-  if (text) [[likely]] {
-    if (!ring.resolve(key, request.key)) {
-      return false;
-    }
-    self->state->table.prefetch(request.key.hash);
-  }
   request.config_object = config_for(self, key, config);
   return request.config_object && resolve_config(request.config_object.get(), request.config) &&
          has_line(self, key, request.line) && read_callable_clock(self, request) &&
-         (text || self->state->ring.resolve(key, request.key));
+         self->state->ring.resolve(key, request.key);
 }
 
 // A refused key is in no table; an object in the ring must not stay behind for it.
@@ -253,10 +244,21 @@ Step run_check_many(PyObject* const* arguments, PyObject** result) {
       read_cost(arguments[2], cost) ? allow_keys(as_limiter(arguments[0]), arguments[1], cost) : nullptr, result);
 }
 
-constexpr NativeOperation kCheck{"rate_limiter.check_rate_limit", run_check, rate_limiter_type,
+// The bucket's memory is on its way while the interpreter gets from the call to the await. A str that was hashed before
+// is the only key whose hash can be had without running code.
+void expect_key(PyObject* const* arguments) {
+  PyObject* key = arguments[1];
+  if (PyUnicode_CheckExact(key) && reinterpret_cast<PyASCIIObject*>(key)->hash != -1) [[likely]] {
+    as_limiter(arguments[0])->state->table.prefetch(
+        static_cast<std::uint64_t>(reinterpret_cast<PyASCIIObject*>(key)->hash));
+  }
+}
+
+constexpr NativeOperation kCheck{"rate_limiter.check_rate_limit", run_check, expect_key, rate_limiter_type,
                                  {"key", "config", "cost"}, 1, 2};
-constexpr NativeOperation kAllow{"rate_limiter.allow", run_allow, rate_limiter_type, {"key", "cost", nullptr}, 1, 2};
-constexpr NativeOperation kCheckMany{"rate_limiter.check_many", run_check_many, rate_limiter_type,
+constexpr NativeOperation kAllow{"rate_limiter.allow", run_allow, expect_key, rate_limiter_type,
+                                 {"key", "cost", nullptr}, 1, 2};
+constexpr NativeOperation kCheckMany{"rate_limiter.check_many", run_check_many, nullptr, rate_limiter_type,
                                      {"keys", "cost", nullptr}, 1, 2};
 
 // ---- the same without a coroutine

@@ -63,8 +63,20 @@ class KeyTable {
     }
   }
 
-  /// Starts loading the part of the index that `find` will read first.
-  void prefetch(std::uint64_t hash) const noexcept { __builtin_prefetch(&index_[fold(hash) & mask()]); }
+  /// Starts loading what `find` and the caller will read for a key of this hash. Waits for nothing but the index.
+  void prefetch(std::uint64_t key_hash) const noexcept {
+    const std::uint32_t hash = fold(key_hash);
+    for (std::size_t at = hash & mask(); index_[at] != 0; at = (at + 1) & mask()) {
+      if ((index_[at] ^ hash) >> slot_bits() == 0) {
+        const Chunk& chunk = *chunks_[slot_in(index_[at]) / kChunk];
+        const std::size_t place = slot_in(index_[at]) % kChunk;
+        __builtin_prefetch(&chunk.entries[place], 1);
+        __builtin_prefetch(&chunk.links[place], 1);
+        texts_.prefetch(chunk.names[place].text);
+        return;
+      }
+    }
+  }
 
   /// Adds a key that `find` did not find and makes it the most recently used one.
   template <class... Args>
@@ -73,12 +85,10 @@ class KeyTable {
       grow_index();
     }
     const Slot slot = take_slot();
-    Entry& entry = at(slot);
-    entry.text = texts_.store(key.text, key.tag);
-    static_cast<Value&>(entry) = Value(std::forward<Args>(args)...);
-    entry.hash = fold(key.hash);
-    entry.sequence = next_sequence();
-    index_slot(slot, entry.hash);
+    name(slot) = {fold(key.hash), texts_.store(key.text, key.tag)};
+    static_cast<Value&>(at(slot)) = Value(std::forward<Args>(args)...);
+    at(slot).sequence = next_sequence();
+    index_slot(slot, name(slot).hash);
     link_front(slot);
     ++size_;
     return slot;
@@ -87,9 +97,8 @@ class KeyTable {
   void erase(Slot slot) noexcept {
     remove_from_index(slot);
     unlink(slot);
-    Entry& entry = at(slot);
-    texts_.release(entry.text);
-    entry.text = kNone;
+    texts_.release(name(slot).text);
+    name(slot).text = kNone;
     link(slot).next = free_slot_;
     free_slot_ = slot;
     --size_;
@@ -101,8 +110,7 @@ class KeyTable {
   [[nodiscard]] Value& value(Slot slot) noexcept { return at(slot); }
   [[nodiscard]] const Value& value(Slot slot) const noexcept { return at(slot); }
   [[nodiscard]] KeyView key(Slot slot) const noexcept {
-    const Entry& entry = at(slot);
-    return {texts_.text(entry.text), entry.hash, texts_.tag(entry.text)};
+    return {texts_.text(name(slot).text), name(slot).hash, texts_.tag(name(slot).text)};
   }
 
   /// Makes the entry the most recently used one.
@@ -116,7 +124,7 @@ class KeyTable {
 
   /// Slots run from 0 to `slot_end()`; those not `occupied` are free. For sweeps that resume where they stopped.
   [[nodiscard]] Slot slot_end() const noexcept { return slot_end_; }
-  [[nodiscard]] bool occupied(Slot slot) const noexcept { return at(slot).text != kNone; }
+  [[nodiscard]] bool occupied(Slot slot) const noexcept { return name(slot).text != kNone; }
 
   /// All slots in the order in which their keys were inserted.
   [[nodiscard]] std::vector<Slot> by_insertion() const {
@@ -135,19 +143,23 @@ class KeyTable {
   static constexpr std::size_t kChunk = 256;
   static constexpr std::size_t kFirstIndexSize = 16;
 
-  // Derived from the value so that these words may use its tail padding.
+  // Derived from the value so that the sequence may use its tail padding.
   struct Entry : Value {
-    std::uint32_t hash = 0;
-    TextPool::Handle text = kNone;
     Sequence sequence = 0;
   };
-  // Apart from the entries: moving an entry to the front writes to its two neighbours, and eight links share a cache line.
+  // Names and links lie apart from the entries, eight to a cache line: names so that the text is found without waiting for
+  // the entry, links because moving an entry to the front writes to its two neighbours.
+  struct Name {
+    std::uint32_t hash = 0;
+    TextPool::Handle text = kNone;
+  };
   struct Link {
     Slot previous = kNone;
     Slot next = kNone;
   };
   struct Chunk {
     std::array<Entry, kChunk> entries;
+    std::array<Name, kChunk> names;
     std::array<Link, kChunk> links;
   };
 
@@ -166,11 +178,13 @@ class KeyTable {
 
   [[nodiscard]] Entry& at(Slot slot) noexcept { return chunks_[slot / kChunk]->entries[slot % kChunk]; }
   [[nodiscard]] const Entry& at(Slot slot) const noexcept { return chunks_[slot / kChunk]->entries[slot % kChunk]; }
+  [[nodiscard]] Name& name(Slot slot) noexcept { return chunks_[slot / kChunk]->names[slot % kChunk]; }
+  [[nodiscard]] const Name& name(Slot slot) const noexcept { return chunks_[slot / kChunk]->names[slot % kChunk]; }
   [[nodiscard]] Link& link(Slot slot) noexcept { return chunks_[slot / kChunk]->links[slot % kChunk]; }
 
   [[nodiscard]] bool holds(Slot slot, const KeyView& key, std::uint32_t hash) const noexcept {
-    const Entry& entry = at(slot);
-    return entry.hash == hash && texts_.text(entry.text) == key.text && texts_.tag(entry.text) == key.tag;
+    const Name& known = name(slot);
+    return known.hash == hash && texts_.text(known.text) == key.text && texts_.tag(known.text) == key.tag;
   }
 
   Slot take_slot() {
@@ -199,7 +213,7 @@ class KeyTable {
     slot_bits_ = static_cast<unsigned>(std::countr_zero(index_.size()));
     for (Slot slot = 0; slot < slot_end_; ++slot) {
       if (occupied(slot)) {
-        index_slot(slot, at(slot).hash);
+        index_slot(slot, name(slot).hash);
       }
     }
   }
@@ -214,12 +228,12 @@ class KeyTable {
 
   // Closes the gap by moving later entries of the same run back, so that no tombstones collect.
   void remove_from_index(Slot slot) noexcept {
-    std::size_t gap = at(slot).hash & mask();
+    std::size_t gap = name(slot).hash & mask();
     while (slot_in(index_[gap]) != slot) {
       gap = (gap + 1) & mask();
     }
     for (std::size_t next = (gap + 1) & mask(); index_[next] != 0; next = (next + 1) & mask()) {
-      const std::size_t home = at(slot_in(index_[next])).hash & mask();
+      const std::size_t home = name(slot_in(index_[next])).hash & mask();
       if (((next - home) & mask()) >= ((next - gap) & mask())) {
         index_[gap] = index_[next];
         gap = next;
