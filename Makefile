@@ -23,7 +23,8 @@ STAMPS := build/stamps
 VENV_PYTHON := $(VENV)/bin/python
 CLANGXX := clang++-$(CLANG)
 
-PACKAGE_SOURCES := $(shell find python cpp -type f -not -name '*.pyc' -not -path 'cpp/doc/*') CMakeLists.txt README.md LICENSE
+PACKAGE_SOURCES := $(shell find python cpp -type f -not -name '*.pyc' -not -path 'cpp/doc/*') \
+  CMakeLists.txt README.md LICENSE
 CXX_SOURCES := $(shell find cpp tests benchmarks -name '*.cpp')
 CXX_HEADERS := $(shell find cpp tests benchmarks -name '*.hpp')
 FUZZERS = $(patsubst tests/fuzz/%_fuzz.cpp,%,$(wildcard tests/fuzz/*_fuzz.cpp))
@@ -36,11 +37,14 @@ DEBIAN_CHECK := clang-$(CLANG) libclang-rt-$(CLANG)-dev clang-tidy-$(CLANG) clan
 step = @printf '\n==> %s\n' '$(1)'
 # Rewrites the target only when the text changed, so that what depends on it is rebuilt only then.
 keep = mkdir -p $(@D); cat >$@.new; if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
+shown := ^ *\[[0-9]+/[0-9]+\]|[Ee]rror|[Ww]arning:|^(Collecting|Installing collected|Successfully)
 # Runs a long build, shows its compiler lines and problems, and everything when it fails.
 watched = mkdir -p build/log; $(2) 2>&1 | tee build/log/$(1).log \
-  | (grep --line-buffered -E '^ *\[[0-9]+/[0-9]+\]|[Ee]rror|[Ww]arning:|^(Collecting|Installing|Successfully)' || true) \
+  | (grep --line-buffered -E '$(shown)' || true) \
   || { tail -n 100 build/log/$(1).log; echo "failed; the whole output: build/log/$(1).log"; exit 1; }
 cmake_configure = cmake -S . -B $(1) -G Ninja --log-level=WARNING $(2)
+# The long form: pip before 23.1, as on Debian 12, does not know -C.
+settings = $(addprefix --config-settings ,$(1))
 ctest_run = ctest --test-dir $(1) --no-tests=error --output-on-failure -j $(JOBS)
 
 # Installs the packages of its argument that are missing; silent, quick and offline when none is.
@@ -108,7 +112,7 @@ $(STAMPS)/package-files: FORCE
 $(STAMPS)/package: $(PACKAGE_SOURCES) pyproject.toml $(STAMPS)/package-files $(STAMPS)/venv
 	$(call step,Building and installing the package (the first time a minute or two))
 	@$(call watched,package,$(VENV_PYTHON) -m pip install -v --disable-pip-version-check --no-build-isolation \
-	  -C build-dir=build/wheel -C cmake.define.PEERCORE_WERROR=ON ".[test]")
+	  $(call settings,build-dir=build/wheel cmake.define.PEERCORE_WERROR=ON) ".[test]")
 	@touch $@
 
 package: $(STAMPS)/package
@@ -126,7 +130,7 @@ $(STAMPS)/extra-%: pyproject.toml $(STAMPS)/venv | $(STAMPS)/package
 	$(VENV_PYTHON) -m pip install --disable-pip-version-check "peercore[$*]"
 	@touch $@
 
-bench: deps-bench $(STAMPS)/package $(STAMPS)/extra-bench  ## the benchmark: table, build/bench/report.json, build/bench/report.png
+bench: deps-bench $(STAMPS)/package $(STAMPS)/extra-bench  ## the benchmark; report.json and report.png in build/bench/
 	$(call step,Building the C++ benchmarks)
 	@$(call cmake_configure,build/bench,-DPEERCORE_PYTHON=OFF -DPEERCORE_TESTS=OFF -DPEERCORE_BENCHMARKS=ON)
 	@cmake --build build/bench
@@ -144,11 +148,11 @@ $(STAMPS)/asan-package: $(STAMPS)/package | deps-check
 	@site='import sysconfig; print(sysconfig.get_path("purelib"))'; \
 	  $(VENV_PYTHON) -c "$$site" >"$$(build/asan/venv/bin/python -c "$$site")/base.pth"
 	@$(call watched,asan-package,build/asan/venv/bin/python -m pip install -v --disable-pip-version-check \
-	  --no-build-isolation --no-deps --ignore-installed -C build-dir=build/asan/wheel -C cmake.build-type=RelWithDebInfo \
-	  -C install.strip=false -C cmake.define.PEERCORE_SANITIZE=address -C cmake.define.CMAKE_CXX_COMPILER=$(CLANGXX) .)
+	  --no-build-isolation --no-deps --ignore-installed $(call settings,build-dir=build/asan/wheel install.strip=false \
+	  cmake.build-type=RelWithDebInfo cmake.define.PEERCORE_SANITIZE=address cmake.define.CMAKE_CXX_COMPILER=$(CLANGXX)) .)
 	@touch $@
 
-# Left out by their marker: tests that measure memory, because the sanitizers add shadow memory, red zones and a quarantine.
+# Left out by their marker: tests that measure memory, because a sanitizer's own memory would be measured with it.
 sanitize-address: $(STAMPS)/asan-package
 	$(call step,C++ tests under ASAN and UBSAN)
 	@$(call cmake_configure,build/asan/cpp,-DCMAKE_CXX_COMPILER=$(CLANGXX) -DCMAKE_BUILD_TYPE=RelWithDebInfo \
@@ -169,8 +173,8 @@ sanitize-thread: | deps-check
 
 fuzz: | deps-check  ## every fuzzer for FUZZ_S seconds (60); the corpus stays in build/fuzz/corpus
 	$(call step,Building the fuzzers)
-	@$(call cmake_configure,build/fuzz,-DCMAKE_CXX_COMPILER=$(CLANGXX) -DCMAKE_BUILD_TYPE=RelWithDebInfo -DPEERCORE_FUZZ=ON \
-	  -DPEERCORE_PYTHON=OFF -DPEERCORE_TESTS=OFF)
+	@$(call cmake_configure,build/fuzz,-DCMAKE_CXX_COMPILER=$(CLANGXX) -DCMAKE_BUILD_TYPE=RelWithDebInfo \
+	  -DPEERCORE_FUZZ=ON -DPEERCORE_PYTHON=OFF -DPEERCORE_TESTS=OFF)
 	@cmake --build build/fuzz
 	@for name in $(FUZZERS); do \
 	  printf '\n==> Fuzzing %s for %s s\n' "$$name" "$(FUZZ_S)"; \
@@ -179,10 +183,10 @@ fuzz: | deps-check  ## every fuzzer for FUZZ_S seconds (60); the corpus stays in
 	  build/fuzz/tests/fuzz/$${name}_fuzz -max_total_time=$(FUZZ_S) -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 \
 	    -verbosity=1 -artifact_prefix=build/fuzz/finds/$$name/ build/fuzz/corpus/$$name $$regressions \
 	    2>&1 | tee build/log/fuzz-$$name.log | grep -vE '^#[0-9]+\s+(NEW|REDUCE)' \
-	  || { echo "Add the file under build/fuzz/finds/$$name/ to tests/fuzz/regressions/$$name/: ctest then runs it"; exit 1; }; \
+	  || { echo "Copy build/fuzz/finds/$$name/* to tests/fuzz/regressions/$$name/: ctest then runs it"; exit 1; }; \
 	done
 
-lint: $(STAMPS)/package $(STAMPS)/extra-lint | deps-check  ## clang-format, clang-tidy, ruff, mypy, the shape of the tree
+lint: $(STAMPS)/package $(STAMPS)/extra-lint | deps-check  ## clang-format, clang-tidy, ruff, mypy, shape of the tree
 	$(call step,clang-format)
 	@clang-format-$(CLANG) --dry-run -Werror $(CXX_SOURCES) $(CXX_HEADERS)
 	$(call step,ruff)
@@ -213,7 +217,8 @@ dist: $(STAMPS)/package  ## sdist, the wheel built from it, and that wheel tried
 	@rm -rf build/dist && mkdir -p build/dist
 	@$(VENV_PYTHON) -c 'from scikit_build_core.build import build_sdist; print(build_sdist("build/dist"))'
 	$(call step,Wheel from the source distribution)
-	@$(call watched,dist,$(VENV_PYTHON) -m pip wheel -v --disable-pip-version-check --no-deps -w build/dist build/dist/*.tar.gz)
+	@$(call watched,dist,$(VENV_PYTHON) -m pip wheel -v --disable-pip-version-check --no-deps \
+	  -w build/dist build/dist/*.tar.gz)
 	$(call step,The wheel alone)
 	@$(VENV_PYTHON) -m venv build/dist/venv
 	@build/dist/venv/bin/python -m pip install -q --disable-pip-version-check build/dist/*.whl

@@ -1,5 +1,5 @@
-# How a build is shaped. A wheel build (scikit-build-core sets SKBUILD) makes the extension alone; a plain build also makes
-# the C++ tests, so that `cmake -S . -B build && cmake --build build && ctest --test-dir build` needs no option.
+# How a build is shaped. A wheel build (scikit-build-core sets SKBUILD) makes the extension alone; a plain build makes
+# the C++ tests as well, so that `cmake -S . -B build && cmake --build build && ctest --test-dir build` needs no option.
 if(DEFINED SKBUILD)
   set(plain_build OFF)
 else()
@@ -47,7 +47,7 @@ elseif(NOT PEERCORE_SANITIZE STREQUAL "")
 endif()
 if(PEERCORE_FUZZ)
   if(NOT CMAKE_CXX_COMPILER_ID MATCHES "Clang")
-    message(FATAL_ERROR "PEERCORE_FUZZ needs clang: configure with -DCMAKE_CXX_COMPILER=clang++-14 (Debian package clang-14)")
+    message(FATAL_ERROR "PEERCORE_FUZZ needs clang (Debian package clang-14): -DCMAKE_CXX_COMPILER=clang++-14")
   endif()
   list(APPEND sanitizers -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all)
 endif()

@@ -1,6 +1,6 @@
-# require_pybind11(): pybind11 >= 3.1 for the interpreter that was found. pip brings it as a build requirement of the package. A
-# plain `cmake -B build` has no such step: then it is taken from the interpreter's own packages, or else fetched from the
-# package index into a virtual environment in the build folder, so that the interpreter itself stays as it is.
+# require_pybind11(): pybind11 >= 3.1 for the interpreter that was found. pip brings it as a build requirement of the
+# package. A plain `cmake -B build` has no such step: then it is taken from the interpreter's own packages, or else
+# fetched from the package index into an environment in the build folder, so that the interpreter itself stays as it is.
 set(PYBIND11_REQUIREMENT "pybind11>=3.1,<4")
 
 function(ask_for_pybind11 python result)
@@ -38,8 +38,8 @@ macro(require_pybind11)
     find_package(pybind11 3.1...<4 CONFIG QUIET)
   endif()
   if(NOT pybind11_FOUND)
-    message(FATAL_ERROR "${PYBIND11_REQUIREMENT} was not found for ${Python_EXECUTABLE} and could not be fetched (Debian: "
-                        "python3-venv is needed for that). Install it: pip install '${PYBIND11_REQUIREMENT}', "
+    message(FATAL_ERROR "${PYBIND11_REQUIREMENT} was not found for ${Python_EXECUTABLE} and could not be fetched (that "
+                        "needs Debian's python3-venv). Install it: pip install '${PYBIND11_REQUIREMENT}', "
                         "or build without the extension: -DPEERCORE_PYTHON=OFF")
   endif()
 endmacro()

@@ -1,4 +1,4 @@
-// Runs a fuzz target without libFuzzer: over every file of the folders named on the command line (a folder that does not
+// Runs a fuzz target without libFuzzer: over every file of the folders named on the command line (one that does not
 // exist holds no finds yet), then over inputs from a fixed seed, so that the target is exercised before its first find.
 
 #include <algorithm>

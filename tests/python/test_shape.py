@@ -1,7 +1,6 @@
 """The shape of the source tree: which layer may know what, and what belongs to every source file."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,15 +14,13 @@ LONGEST_LINE = 120
 LONGEST_FILE = 500
 
 
-def files(*folders: str, suffixes: str) -> Iterator[Path]:
-    """Yield the files under the given folders of the repository whose suffix is one of the space-separated ones."""
-    for folder in folders:
-        for path in sorted((ROOT / folder).rglob("*")):
-            if path.suffix in suffixes.split() and path.is_file():
-                yield path
+def files(*folders: str, suffixes: str) -> list[Path]:
+    """Return the files under the given folders of the repository whose suffix is one of the space-separated ones."""
+    found = [path for folder in folders for path in sorted((ROOT / folder).rglob("*"))]
+    return [path for path in found if path.suffix in suffixes.split() and path.is_file()]
 
 
-def matches(pattern: "re.Pattern[str]", paths: Iterator[Path]) -> list[str]:
+def matches(pattern: re.Pattern[str], paths: list[Path]) -> list[str]:
     """Return "path:line: text" for every line in which the pattern occurs."""
     return [
         f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
