@@ -3,7 +3,6 @@
 #include <frameobject.h>
 #include <structmember.h>
 
-#include <algorithm>
 #include <array>
 #include <cstddef>
 
@@ -480,7 +479,9 @@ PyObject* new_coroutine(NativeMethod& method, PyObject* const* arguments) {
   }
   Py_INCREF(&method);
   self->method = &method;
-  std::copy_n(arguments, kMaxArguments, self->arguments.begin());
+  for (std::size_t i = 0; i < self->arguments.size(); ++i) {
+    self->arguments[i] = arguments[i];  // std::copy_n becomes a call to memmove here
+  }
   self->state = State::created;
   if (const int depth = PyThreadState_GET()->coroutine_origin_tracking_depth; depth > 0) [[unlikely]] {
     self->origin = collect_origin(depth);

@@ -5,9 +5,6 @@
 namespace peercore {
 namespace {
 
-// A block is one 32-bit word (length << 3 | tag) and the text.
-constexpr std::size_t kHeader = sizeof(std::uint32_t);
-
 std::uint32_t read_word(const std::byte* at) noexcept {
   std::uint32_t word = 0;
   std::memcpy(&word, at, sizeof word);

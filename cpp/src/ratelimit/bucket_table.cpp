@@ -5,6 +5,22 @@
 #include <string>
 
 namespace peercore::ratelimit {
+namespace {
+
+double tokens_at(const Bucket& bucket, const BucketConfig& config, Seconds time) noexcept {
+  const double earned = std::max((time - bucket.last_update).count(), 0.0) * config.refill_rate;
+  return std::min(bucket.tokens + earned, config.burst);
+}
+
+// Whether a request is refused with the same retry_after, in either form, at two levels of the bucket.
+bool same_refusal(const BucketConfig& config, double tokens, double tokens_later, double cost) noexcept {
+  const auto tenths = [&](double level) { return round_up_to_tenth(Seconds{(cost - level) / config.refill_rate}); };
+  const auto seconds = [&](double level) { return std::floor((1.0 - level) / config.refill_rate); };
+  return std::isfinite(cost) && tenths(tokens_later) > 0.0 && tenths(tokens) == tenths(tokens_later) &&
+         seconds(tokens) == seconds(tokens_later);
+}
+
+}  // namespace
 
 Result<Decision> BucketTable::check(const KeyView& key, const BucketConfig& config, Seconds now, double cost) {
   const Result<Slot> slot = slot_for(key, config, now);
@@ -33,17 +49,16 @@ std::optional<Decision> BucketTable::check_early(const KeyView& key, const Bucke
     return std::nullopt;
   }
   const Bucket& bucket = table_.value(slot);
-  const auto tokens_at = [&](Seconds time) {
-    const double earned = std::max((time - bucket.last_update).count(), 0.0) * config.refill_rate;
-    return std::min(bucket.tokens + earned, config.burst);
-  };
-  const double left = tokens_at(now) - cost;
-  if (left < 0.0 || std::floor(left) != std::floor(tokens_at(now + lag) - cost) ||
-      now + lag - bucket.window_start > config.window ||
-      (rules_.enforce_window && bucket.request_count + cost > config.window_limit)) {
+  const double tokens = tokens_at(bucket, config, now);
+  const double tokens_later = tokens_at(bucket, config, now + lag);
+  const bool same_window = now + lag - bucket.window_start <= config.window;
+  const bool same_answer = tokens >= cost ? std::floor(tokens - cost) == std::floor(tokens_later - cost)
+                                          : !rules_.enforce_window && same_refusal(config, tokens, tokens_later, cost);
+  if (!same_window || !same_answer) {
     return std::nullopt;
   }
   const bool admitted = acquire(slot, config, now, cost);
+  counters_.denied += admitted ? 0U : 1U;
   return Decision{admitted, bucket};
 }
 

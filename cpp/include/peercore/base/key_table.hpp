@@ -184,7 +184,7 @@ class KeyTable {
 
   [[nodiscard]] bool holds(Slot slot, const KeyView& key, std::uint32_t hash) const noexcept {
     const Name& known = name(slot);
-    return known.hash == hash && texts_.text(known.text) == key.text && texts_.tag(known.text) == key.tag;
+    return known.hash == hash && texts_.holds(known.text, key.text, key.tag);
   }
 
   Slot take_slot() {

@@ -3,6 +3,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <string_view>
 #include <vector>
@@ -25,6 +26,8 @@ class TextPool {
 
   [[nodiscard]] std::string_view text(Handle handle) const noexcept;
   [[nodiscard]] std::uint8_t tag(Handle handle) const noexcept;
+  /// Whether the handle names this text under this tag.
+  [[nodiscard]] bool holds(Handle handle, std::string_view text, std::uint8_t tag) const noexcept;
 
   /// Starts loading a text.
   void prefetch(Handle handle) const noexcept { __builtin_prefetch(block(handle)); }
@@ -41,6 +44,8 @@ class TextPool {
   static constexpr std::size_t kMaxText = (std::size_t{1} << 29U) - 1;
 
  private:
+  // A block is one 32-bit word (length << 3 | tag) and the text.
+  static constexpr std::size_t kHeader = sizeof(std::uint32_t);
   static constexpr std::uint32_t kUnit = 8;
   static constexpr std::uint32_t kPageBytes = 4096;
   static constexpr std::uint32_t kUnitsPerPage = kPageBytes / kUnit;
@@ -86,6 +91,14 @@ class TextPool {
 
 inline std::byte* TextPool::block(Handle handle) const noexcept {
   return pages_[handle / kUnitsPerPage].bytes.get() + std::size_t{handle % kUnitsPerPage} * kUnit;
+}
+
+inline bool TextPool::holds(Handle handle, std::string_view text, std::uint8_t tag) const noexcept {
+  const std::byte* at = block(handle);
+  std::uint32_t word = 0;
+  std::memcpy(&word, at, sizeof word);
+  return word == (static_cast<std::uint32_t>(text.size()) << 3U | tag) &&
+         std::memcmp(at + kHeader, text.data(), text.size()) == 0;
 }
 
 }  // namespace peercore

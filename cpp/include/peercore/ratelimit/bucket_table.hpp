@@ -51,8 +51,9 @@ class BucketTable {
   [[nodiscard]] Result<bool> admit(const KeyView& key, const BucketConfig& config, Seconds now, double cost);
 
   /// Tries to judge by a clock that may lag. `now` must not be later than the true time; it may be earlier, usually by less
-  /// than `lag`. Answers only what it would answer at every time from `now` to `now + lag`: a known key is admitted, with
-  /// the same whole number of tokens left, in the same window. Otherwise it does nothing and the caller comes back with an exact time.
+  /// than `lag`. Answers only for a known key and only what it would answer at every time from `now` to `now + lag`: admitted
+  /// with the same whole number of tokens left, or refused with the same wait in tenths and in seconds, in the same window.
+  /// Otherwise it does nothing, and the caller comes back with an exact time.
   [[nodiscard]] std::optional<Decision> check_early(const KeyView& key, const BucketConfig& config, Seconds now,
                                                     Seconds lag, double cost) noexcept;
   /// The same for callers that need only the answer: true, or not known yet.
