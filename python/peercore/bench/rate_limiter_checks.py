@@ -112,7 +112,7 @@ class Bench:
     def counting_side(self, name: str, driver: Driver, limiter: Any, work: Sequence[Any], expected: Counts) -> Side:
         """Like `side`, for limiters with `get_stats()`: every sample has to admit and deny just what is `expected`.
 
-        Before each sample the `expected.primed` keys are checked once, untimed: that makes their buckets, and warms them.
+        Before each sample the `expected.primed` keys are checked once, untimed: that makes and warms their buckets.
         """
         before: dict[str, int] = {}
 
