@@ -77,7 +77,7 @@ def _rival_checker() -> tuple[Callable[[range], None], Callable[[], int]]:
 
 def flood(task: Task) -> dict[str, Any]:
     """Resident megabytes after each tenth of `task.keys` distinct keys through a limiter with the default cap."""
-    from peercore.services.rate_limiter import TokenBucketRateLimiter
+    from peercore.ratelimit.limiter import DEFAULT_MAX_BUCKETS, TokenBucketRateLimiter
 
     limiter = TokenBucketRateLimiter()
     taken = []
@@ -86,7 +86,7 @@ def flood(task: Task) -> dict[str, Any]:
         for start in range(part * tenth, (part + 1) * tenth, _BATCH):
             limiter.check_many_now([key(number) for number in range(start, min(start + _BATCH, (part + 1) * tenth))])
         taken.append(round(resident_bytes() / 1e6, 2))
-    if len(limiter._buckets) > limiter.max_buckets:
+    if len(limiter._buckets) > DEFAULT_MAX_BUCKETS:
         raise RuntimeError("the cap was not kept")
     return {"rss_mb": taken}
 

@@ -41,13 +41,14 @@ def _bar(axes: object, position: int, row: Row) -> None:
     assert row.ratio is not None
     spread = row.ratio
     colour = _RED if row.verdict == NOT_REACHED else _BLUE if row.goal is None else _GREEN
+    right = max(spread.high, row.goal.bound) if row.goal else spread.high  # clear of the goal's mark
     whiskers = [[spread.median - spread.low], [spread.high - spread.median]]
     axes.barh(position, spread.median, height=0.6, color=colour)  # type: ignore[attr-defined]
     axes.errorbar(  # type: ignore[attr-defined]
         spread.median, position, xerr=whiskers, color="black", capsize=3, linewidth=1, fmt="none"
     )
     axes.annotate(  # type: ignore[attr-defined]
-        f"{spread.median:.1f}×", (spread.high, position), xytext=(6, 0), textcoords="offset points", va="center"
+        f"{spread.median:.1f}×", (right, position), xytext=(6, 0), textcoords="offset points", va="center"
     )
     if row.goal is not None:
         axes.plot(  # type: ignore[attr-defined]
