@@ -95,6 +95,11 @@ PyObject* method_getattro(PyObject* object, PyObject* name) {
   return found;
 }
 
+// unittest.mock's autospec, pydoc and inspect.isfunction ask isinstance(x, types.FunctionType).
+PyObject* get_class(PyObject* /*object*/, void* /*unused*/) {
+  return Py_NewRef(reinterpret_cast<PyObject*>(&PyFunction_Type));
+}
+
 PyObject* method_repr(PyObject* object) {
   const Ref name = Ref::steal(PyObject_GetAttrString(as_method(object)->function, "__qualname__"));
   return name ? PyUnicode_FromFormat("<native method %U at %p>", name.get(), object) : nullptr;
@@ -178,6 +183,7 @@ PyGetSetDef getters[] = {{"__name__", forward, nullptr, nullptr, kName},
                          {"__qualname__", forward, nullptr, nullptr, kQualname},
                          {"__doc__", forward, nullptr, nullptr, kDoc},
                          {"__module__", forward, nullptr, nullptr, kModule},
+                         {"__class__", get_class, nullptr, "types.FunctionType, for inspect and mock.", nullptr},
                          {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, nullptr, nullptr},
                          {nullptr, nullptr, nullptr, nullptr, nullptr}};
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copyreg
 import time
 from dataclasses import InitVar, dataclass, field
 from typing import Any
@@ -56,6 +57,12 @@ class RateLimitConfig(_core.RateLimitConfigBase):
 
     def __post_init__(self, validate: bool) -> None:
         self._validated = validate
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        # Python's own way for protocols 0 and 1 refuses every class with a native base.
+        if protocol >= 2:
+            return super().__reduce_ex__(protocol)
+        return copyreg.__newobj__, (type(self),), self.__getstate__()  # type: ignore[attr-defined]
 
     def __getstate__(self) -> dict[str, Any]:
         """The instance dictionary that a v1.2 object has, so that pickles look alike."""
