@@ -1,28 +1,14 @@
 #include "coroutine.hpp"
 
-#include <frameobject.h>
 #include <structmember.h>
 
 #include <array>
 #include <cstddef>
 
-#include "native_method.hpp"
+#include "coroutine_object.hpp"
 
 namespace peercore::bindings {
 namespace {
-
-enum class State : unsigned char { created, running, suspended, done };
-
-struct Coroutine {
-  PyObject_HEAD
-  NativeMethod* method;
-  std::array<PyObject*, kMaxArguments> arguments;
-  PyObject* inner;  // the Python coroutine that does the work after Step::delegate
-  PyObject* origin;
-  PyObject* weak_references;
-  State state;
-  bool tracked;  // by the garbage collector: only once suspended
-};
 
 PyTypeObject* type_ = nullptr;
 
@@ -31,10 +17,6 @@ PyTypeObject* type_ = nullptr;
 constexpr int kFreeListSize = 64;
 std::array<Coroutine*, kFreeListSize> free_list_;
 int free_count_ = 0;
-
-PyObject* function_of(const Coroutine* self) noexcept { return self->method->function; }
-
-Coroutine* as_coroutine(PyObject* object) noexcept { return reinterpret_cast<Coroutine*>(object); }
 
 void drop_arguments(Coroutine* self) {
   for (PyObject*& argument : self->arguments) {
@@ -53,9 +35,7 @@ PySendResult fail(PyObject* exception, const char* message) {
 void add_frame(Coroutine* self) {
   PyObject *type = nullptr, *value = nullptr, *traceback = nullptr;
   PyErr_Fetch(&type, &value, &traceback);
-  PyFrameObject* frame =
-      PyFrame_New(PyThreadState_Get(), reinterpret_cast<PyCodeObject*>(PyFunction_GetCode(function_of(self))),
-                  PyFunction_GetGlobals(function_of(self)), nullptr);
+  PyFrameObject* frame = new_frame(self);
   PyErr_Restore(type, value, traceback);
   if (frame != nullptr) {
     PyTraceBack_Here(frame);
@@ -267,53 +247,6 @@ PyObject* coroutine_await(PyObject* object) {
 
 PyObject* method_await(PyObject* object, PyObject* /*unused*/) { return coroutine_await(object); }
 
-// ---- introspection
-
-PyObject* function_attribute(PyObject* object, void* name) {
-  return PyObject_GetAttrString(function_of(as_coroutine(object)), static_cast<const char*>(name));
-}
-
-PyObject* get_running(PyObject* object, void* /*unused*/) {
-  return PyBool_FromLong(as_coroutine(object)->state == State::running);
-}
-
-PyObject* get_suspended(PyObject* object, void* /*unused*/) {
-  return PyBool_FromLong(as_coroutine(object)->state == State::suspended);
-}
-
-PyObject* get_awaited(PyObject* object, void* /*unused*/) {
-  const Coroutine* self = as_coroutine(object);
-  return self->inner != nullptr ? PyObject_GetAttrString(self->inner, "cr_await") : Py_NewRef(Py_None);
-}
-
-PyObject* get_origin(PyObject* object, void* /*unused*/) {
-  PyObject* origin = as_coroutine(object)->origin;
-  return Py_NewRef(origin != nullptr ? origin : Py_None);
-}
-
-PyObject* get_frame(PyObject* object, void* /*unused*/) {
-  const Coroutine* self = as_coroutine(object);
-  if (self->inner != nullptr) {
-    return PyObject_GetAttrString(self->inner, "cr_frame");
-  }
-  if (self->state == State::done) {
-    return Py_NewRef(Py_None);
-  }
-  return reinterpret_cast<PyObject*>(
-      PyFrame_New(PyThreadState_Get(), reinterpret_cast<PyCodeObject*>(PyFunction_GetCode(function_of(self))),
-                  PyFunction_GetGlobals(function_of(self)), nullptr));
-}
-
-// inspect.iscoroutine, and so every framework that uses it, asks isinstance(x, types.CoroutineType).
-PyObject* get_class(PyObject* /*object*/, void* /*unused*/) {
-  return Py_NewRef(reinterpret_cast<PyObject*>(&PyCoro_Type));
-}
-
-PyObject* coroutine_repr(PyObject* object) {
-  const Ref name = Ref::steal(function_attribute(object, const_cast<char*>("__qualname__")));
-  return name ? PyUnicode_FromFormat("<coroutine object %S at %p>", name.get(), object) : nullptr;
-}
-
 // ---- life
 
 void coroutine_finalize(PyObject* object) {
@@ -379,22 +312,6 @@ void coroutine_dealloc(PyObject* object) {
   }
 }
 
-char kName[] = "__name__";
-char kQualname[] = "__qualname__";
-char kCode[] = "__code__";
-
-PyGetSetDef getters[] = {
-    {"__name__", function_attribute, nullptr, "Name of the coroutine function.", kName},
-    {"__qualname__", function_attribute, nullptr, "Qualified name of the coroutine function.", kQualname},
-    {"cr_code", function_attribute, nullptr, "Code object of the coroutine function.", kCode},
-    {"cr_running", get_running, nullptr, "True while a step is being taken.", nullptr},
-    {"cr_suspended", get_suspended, nullptr, "True while waiting for an awaited object.", nullptr},
-    {"cr_await", get_awaited, nullptr, "The object being awaited, or None.", nullptr},
-    {"cr_origin", get_origin, nullptr, "Where it was created, when origin tracking is on, or None.", nullptr},
-    {"cr_frame", get_frame, nullptr, "A frame of the coroutine function, or None once finished.", nullptr},
-    {"__class__", get_class, nullptr, "types.CoroutineType, for inspect.iscoroutine.", nullptr},
-    {nullptr, nullptr, nullptr, nullptr, nullptr}};
-
 PyMethodDef methods[] = {
     {"send", method_send, METH_O, "send(value): resume, or start with None. Raises StopIteration with the result."},
     {"throw", method(method_throw), METH_FASTCALL, "throw(type[, value[, traceback]]): raise inside the coroutine."},
@@ -402,9 +319,8 @@ PyMethodDef methods[] = {
     {"__await__", method_await, METH_NOARGS, "Return the iterator that runs the coroutine: itself."},
     {nullptr, nullptr, 0, nullptr}};
 
-PyMemberDef members[] = {
-    {"__weaklistoffset__", T_PYSSIZET, offsetof(Coroutine, weak_references), READONLY, nullptr},
-    {nullptr, 0, 0, 0, nullptr}};
+PyMemberDef members[] = {{"__weaklistoffset__", T_PYSSIZET, offsetof(Coroutine, weak_references), READONLY, nullptr},
+                         {nullptr, 0, 0, 0, nullptr}};
 
 PyType_Slot slots[] = {{Py_tp_dealloc, slot(coroutine_dealloc)},
                        {Py_tp_traverse, slot(coroutine_traverse)},
@@ -414,36 +330,14 @@ PyType_Slot slots[] = {{Py_tp_dealloc, slot(coroutine_dealloc)},
                        {Py_tp_iternext, slot(coroutine_next)},
                        {Py_am_await, slot(coroutine_await)},
                        {Py_am_send, slot(coroutine_send)},
-                       {Py_tp_getset, getters},
+                       {Py_tp_getset, coroutine_getters},
                        {Py_tp_methods, methods},
                        {Py_tp_members, members},
                        {0, nullptr}};
 
-PyType_Spec spec = {"peercore._core.NativeCoroutine", sizeof(Coroutine), 0,
-                    Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION |
-                        Py_TPFLAGS_IMMUTABLETYPE,
-                    slots};
-
-// sys.set_coroutine_origin_tracking_depth (asyncio's debug mode): frames as (file, line, function).
-PyObject* collect_origin(int depth) {
-  const Ref frames = Ref::steal(PyList_New(0));
-  PyFrameObject* frame = PyEval_GetFrame();
-  Py_XINCREF(frame);
-  for (int i = 0; frames && frame != nullptr && i < depth; ++i) {
-    PyCodeObject* code = PyFrame_GetCode(frame);
-    const Ref entry =
-        Ref::steal(Py_BuildValue("(OiO)", code->co_filename, PyFrame_GetLineNumber(frame), code->co_name));
-    Py_DECREF(code);
-    if (!entry || PyList_Append(frames.get(), entry.get()) < 0) {
-      break;
-    }
-    PyFrameObject* back = PyFrame_GetBack(frame);
-    Py_SETREF(frame, back);
-  }
-  Py_XDECREF(frame);
-  PyErr_Clear();
-  return frames ? PyList_AsTuple(frames.get()) : nullptr;
-}
+PyType_Spec spec = {
+    "peercore._core.NativeCoroutine", sizeof(Coroutine), 0,
+    Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE, slots};
 
 Coroutine* allocate() {
   if (free_count_ > 0) {

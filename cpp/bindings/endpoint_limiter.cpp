@@ -29,7 +29,9 @@ PyTypeObject* endpoint_type() noexcept { return type_; }
 OverrideGuard endpoint_guard_;
 OverrideGuard limiter_guard_;
 
-EndpointLimiterObject* as_endpoint(PyObject* object) noexcept { return reinterpret_cast<EndpointLimiterObject*>(object); }
+EndpointLimiterObject* as_endpoint(PyObject* object) noexcept {
+  return reinterpret_cast<EndpointLimiterObject*>(object);
+}
 
 bool short_cut_applies(EndpointLimiterObject* self) {
   return self->endpoint_configs != nullptr && self->default_config != nullptr && self->rate_limiter != nullptr &&
@@ -61,8 +63,8 @@ Step run_check(PyObject* const* arguments, PyObject** result) {
   return *result != nullptr ? Step::returned : Step::raised;
 }
 
-constexpr NativeOperation kCheck{"endpoint_limiter.check", run_check, nullptr, endpoint_type,
-                                 {"client_id", "path", nullptr}, 2, 2};
+constexpr NativeOperation kCheck{"endpoint_limiter.check",       run_check, nullptr, endpoint_type,
+                                 {"client_id", "path", nullptr}, 2,         2};
 
 PyObject* endpoint_new(PyTypeObject* type, PyObject* /*args*/, PyObject* /*kwargs*/) { return type->tp_alloc(type, 0); }
 
@@ -121,7 +123,8 @@ PyMemberDef members[] = {
      "Configuration of paths without one of their own."},
     {"_endpoint_configs", T_OBJECT_EX, offsetof(EndpointLimiterObject, endpoint_configs), 0,
      "Mapping of path to configuration."},
-    {"_rate_limiter", T_OBJECT_EX, offsetof(EndpointLimiterObject, rate_limiter), 0, "The limiter that holds the buckets."},
+    {"_rate_limiter", T_OBJECT_EX, offsetof(EndpointLimiterObject, rate_limiter), 0,
+     "The limiter that holds the buckets."},
     {nullptr, 0, 0, 0, nullptr}};
 
 PyMethodDef methods[] = {

@@ -51,7 +51,7 @@ class KeyRing {
   void object_view(std::uint64_t number, KeyView& out) noexcept;
   void drop_leaving();
 
-  Ref numbers_;                    ///< dict: object -> int
+  Ref numbers_;                     ///< dict: object -> int
   std::vector<PyObject*> objects_;  ///< number -> object, kept alive by the dict; null when free
   std::vector<std::uint64_t> free_;
   std::vector<std::uint64_t> leaving_;
@@ -59,9 +59,8 @@ class KeyRing {
 };
 
 inline bool KeyRing::is_text(PyObject* key) noexcept {
-  return PyUnicode_CheckExact(key) ||
-         (PyUnicode_Check(key) && Py_TYPE(key)->tp_hash == PyUnicode_Type.tp_hash &&
-          Py_TYPE(key)->tp_richcompare == PyUnicode_Type.tp_richcompare);
+  return PyUnicode_CheckExact(key) || (PyUnicode_Check(key) && Py_TYPE(key)->tp_hash == PyUnicode_Type.tp_hash &&
+                                       Py_TYPE(key)->tp_richcompare == PyUnicode_Type.tp_richcompare);
 }
 
 inline bool KeyRing::text_view(PyObject* key, KeyView& out) {

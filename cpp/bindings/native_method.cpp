@@ -210,8 +210,7 @@ PyType_Slot slots[] = {{Py_tp_new, slot(method_new)},
                        {0, nullptr}};
 
 PyType_Spec spec = {"peercore._core.NativeMethod", sizeof(NativeMethod), 0,
-                    Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL |
-                        Py_TPFLAGS_METHOD_DESCRIPTOR,
+                    Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL | Py_TPFLAGS_METHOD_DESCRIPTOR,
                     slots};
 
 }  // namespace

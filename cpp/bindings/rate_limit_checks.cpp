@@ -52,7 +52,8 @@ Ref config_for(RateLimiterObject* self, PyObject* key, PyObject* argument) {
     }
   }
   PyObject* object = reinterpret_cast<PyObject*>(self);
-  if (!guard_.pristine(Py_TYPE(object), self->dict) || !PyDict_CheckExact(self->configs) || self->default_config == nullptr) [[unlikely]] {
+  if (!guard_.pristine(Py_TYPE(object), self->dict) || !PyDict_CheckExact(self->configs) ||
+      self->default_config == nullptr) [[unlikely]] {
     const Ref get_config = Ref::steal(PyObject_GetAttrString(object, "get_config"));
     return get_config ? Ref::steal(PyObject_CallOneArg(get_config.get(), key)) : Ref();
   }
@@ -209,8 +210,8 @@ PyObject* allow_keys(RateLimiterObject* self, PyObject* keys, double cost) {
     request.cost = cost;
     request.now = now;
     request.timed = true;
-    PyObject* answer = prepare(self, PyTuple_GET_ITEM(sequence.get(), i), nullptr, request) ? admit(self, request)
-                                                                                           : nullptr;
+    PyObject* answer =
+        prepare(self, PyTuple_GET_ITEM(sequence.get(), i), nullptr, request) ? admit(self, request) : nullptr;
     if (answer == nullptr) {
       return nullptr;
     }
@@ -226,22 +227,21 @@ Step answered(PyObject* answer, PyObject** result) noexcept {
 
 Step run_check(PyObject* const* arguments, PyObject** result) {
   double cost = 1.0;
-  return answered(read_cost(arguments[3], cost)
-                      ? check_key(as_limiter(arguments[0]), arguments[1], arguments[2], cost)
-                      : nullptr,
-                  result);
+  return answered(
+      read_cost(arguments[3], cost) ? check_key(as_limiter(arguments[0]), arguments[1], arguments[2], cost) : nullptr,
+      result);
 }
 
 Step run_allow(PyObject* const* arguments, PyObject** result) {
   double cost = 1.0;
-  return answered(
-      read_cost(arguments[2], cost) ? allow_key(as_limiter(arguments[0]), arguments[1], cost) : nullptr, result);
+  return answered(read_cost(arguments[2], cost) ? allow_key(as_limiter(arguments[0]), arguments[1], cost) : nullptr,
+                  result);
 }
 
 Step run_check_many(PyObject* const* arguments, PyObject** result) {
   double cost = 1.0;
-  return answered(
-      read_cost(arguments[2], cost) ? allow_keys(as_limiter(arguments[0]), arguments[1], cost) : nullptr, result);
+  return answered(read_cost(arguments[2], cost) ? allow_keys(as_limiter(arguments[0]), arguments[1], cost) : nullptr,
+                  result);
 }
 
 // The bucket's memory is on its way while the interpreter gets from the call to the await. A str that was hashed before
@@ -249,17 +249,17 @@ Step run_check_many(PyObject* const* arguments, PyObject** result) {
 void expect_key(PyObject* const* arguments) {
   PyObject* key = arguments[1];
   if (PyUnicode_CheckExact(key) && reinterpret_cast<PyASCIIObject*>(key)->hash != -1) [[likely]] {
-    as_limiter(arguments[0])->state->table.prefetch(
-        static_cast<std::uint64_t>(reinterpret_cast<PyASCIIObject*>(key)->hash));
+    as_limiter(arguments[0])
+        ->state->table.prefetch(static_cast<std::uint64_t>(reinterpret_cast<PyASCIIObject*>(key)->hash));
   }
 }
 
 constexpr NativeOperation kCheck{"rate_limiter.check_rate_limit", run_check, expect_key, rate_limiter_type,
-                                 {"key", "config", "cost"}, 1, 2};
-constexpr NativeOperation kAllow{"rate_limiter.allow", run_allow, expect_key, rate_limiter_type,
-                                 {"key", "cost", nullptr}, 1, 2};
-constexpr NativeOperation kCheckMany{"rate_limiter.check_many", run_check_many, nullptr, rate_limiter_type,
-                                     {"keys", "cost", nullptr}, 1, 2};
+                                 {"key", "config", "cost"},       1,         2};
+constexpr NativeOperation kAllow{"rate_limiter.allow",     run_allow, expect_key, rate_limiter_type,
+                                 {"key", "cost", nullptr}, 1,         2};
+constexpr NativeOperation kCheckMany{
+    "rate_limiter.check_many", run_check_many, nullptr, rate_limiter_type, {"keys", "cost", nullptr}, 1, 2};
 
 // ---- the same without a coroutine
 
@@ -407,7 +407,8 @@ PyMethodDef rate_limit_check_methods[] = {
      "check_rate_limit without the await: (allowed, info) for one request. Never waits; safe from any thread."},
     {"allow_now", method(allow_now), METH_FASTCALL | METH_KEYWORDS,
      "allow_now($self, /, key, cost=1)\n--\n\n"
-     "Take `cost` tokens (int, 1 or more) from the key's bucket; True if they were there. Never waits; safe from any thread.\n"
+     "Take `cost` tokens (int, 1 or more) from the key's bucket; True if they were there. Never waits; safe from any "
+     "thread.\n"
      "TypeError for an unhashable key, ValueError for a cost below 1."},
     {"check_many_now", method(check_many_now), METH_FASTCALL | METH_KEYWORDS,
      "check_many_now($self, /, keys, cost=1)\n--\n\n"

@@ -216,19 +216,21 @@ void config_dealloc(PyObject* object) {
   Py_DECREF(type);
 }
 
-PyGetSetDef getters[] = {
-    {"_requests_per_minute", get_rpm, set_rpm, "Sustained rate.", nullptr},
-    {"_burst_size", get_burst, set_burst, "Tokens a full bucket holds.", nullptr},
-    {"_window_seconds", get_window, set_window, "Length of the reporting window.", nullptr},
-    {"refill_rate", get_refill_rate, set_refill_rate,
-     "float: tokens per second, requests_per_minute / 60 unless set by hand since.", nullptr},
-    {"_validated", get_validated, set_validated, "Whether fields are checked; setting it to True checks them now.",
-     nullptr},
-    {nullptr, nullptr, nullptr, nullptr, nullptr}};
+PyGetSetDef getters[] = {{"_requests_per_minute", get_rpm, set_rpm, "Sustained rate.", nullptr},
+                         {"_burst_size", get_burst, set_burst, "Tokens a full bucket holds.", nullptr},
+                         {"_window_seconds", get_window, set_window, "Length of the reporting window.", nullptr},
+                         {"refill_rate", get_refill_rate, set_refill_rate,
+                          "float: tokens per second, requests_per_minute / 60 unless set by hand since.", nullptr},
+                         {"_validated", get_validated, set_validated,
+                          "Whether fields are checked; setting it to True checks them now.", nullptr},
+                         {nullptr, nullptr, nullptr, nullptr, nullptr}};
 
-PyType_Slot slots[] = {{Py_tp_new, slot(config_new)},           {Py_tp_dealloc, slot(config_dealloc)},
-                       {Py_tp_traverse, slot(config_traverse)}, {Py_tp_clear, slot(config_clear)},
-                       {Py_tp_getset, getters},                 {0, nullptr}};
+PyType_Slot slots[] = {{Py_tp_new, slot(config_new)},
+                       {Py_tp_dealloc, slot(config_dealloc)},
+                       {Py_tp_traverse, slot(config_traverse)},
+                       {Py_tp_clear, slot(config_clear)},
+                       {Py_tp_getset, getters},
+                       {0, nullptr}};
 
 PyType_Spec spec = {"peercore._core.RateLimitConfigBase", sizeof(RateLimitConfigObject), 0,
                     Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC, slots};
@@ -265,8 +267,7 @@ PyObject* make_model(PyObject* limit, PyObject* window, bool admitted) {
   Ref info = Ref::steal(PyDict_New());
   if (!info || PyDict_SetItem(info.get(), keys_.limit, limit) < 0 ||
       PyDict_SetItem(info.get(), keys_.remaining, Py_None) < 0 ||
-      PyDict_SetItem(info.get(), keys_.reset_at, Py_None) < 0 ||
-      PyDict_SetItem(info.get(), keys_.window, window) < 0 ||
+      PyDict_SetItem(info.get(), keys_.reset_at, Py_None) < 0 || PyDict_SetItem(info.get(), keys_.window, window) < 0 ||
       (!admitted && PyDict_SetItem(info.get(), keys_.retry_after, Py_None) < 0)) {
     return nullptr;
   }

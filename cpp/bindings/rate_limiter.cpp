@@ -292,7 +292,8 @@ PyMethodDef methods[] = {
     {"_bucket_contains", bucket_contains, METH_O, "Whether a key has a bucket."},
     {"_bucket_clear", bucket_clear, METH_NOARGS, "Drop all buckets."},
     {"_bucket_count", bucket_count, METH_NOARGS, "Number of buckets."},
-    {"_sweep", sweep, METH_VARARGS, "_sweep(from, most, idle_s): remove idle full buckets; next slot, or None at the end."},
+    {"_sweep", sweep, METH_VARARGS,
+     "_sweep(from, most, idle_s): remove idle full buckets; next slot, or None at the end."},
     {nullptr, nullptr, 0, nullptr}};
 
 PyType_Slot slots[] = {{Py_tp_new, slot(limiter_new)},
@@ -310,8 +311,9 @@ PyType_Spec spec = {"peercore._core.RateLimiter", sizeof(RateLimiterObject), 0,
 
 bool add_methods(PyTypeObject* type, PyMethodDef* definitions) {
   for (PyMethodDef* definition = definitions; definition->ml_name != nullptr; ++definition) {
-    const Ref descriptor = Ref::steal((definition->ml_flags & METH_CLASS) != 0 ? PyDescr_NewClassMethod(type, definition)
-                                                                               : PyDescr_NewMethod(type, definition));
+    const Ref descriptor =
+        Ref::steal((definition->ml_flags & METH_CLASS) != 0 ? PyDescr_NewClassMethod(type, definition)
+                                                            : PyDescr_NewMethod(type, definition));
     if (!descriptor ||
         PyObject_SetAttrString(reinterpret_cast<PyObject*>(type), definition->ml_name, descriptor.get()) < 0) {
       return false;

@@ -62,7 +62,9 @@ std::string_view TextPool::text(Handle handle) const noexcept {
   return {reinterpret_cast<const char*>(at) + kHeader, read_word(at) >> 3U};
 }
 
-std::uint8_t TextPool::tag(Handle handle) const noexcept { return static_cast<std::uint8_t>(read_word(block(handle)) & 7U); }
+std::uint8_t TextPool::tag(Handle handle) const noexcept {
+  return static_cast<std::uint8_t>(read_word(block(handle)) & 7U);
+}
 
 std::size_t TextPool::memory_bytes() const noexcept { return page_bytes_ + pages_.capacity() * sizeof(Page); }
 

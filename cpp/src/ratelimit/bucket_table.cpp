@@ -13,11 +13,13 @@ double tokens_at(const Bucket& bucket, const BucketConfig& config, Seconds time)
 }
 
 // Whether a request is refused with the same retry_after, in either form, at two levels of the bucket.
-bool same_refusal(const BucketConfig& config, double tokens, double tokens_later, double cost) noexcept {
-  const auto tenths = [&](double level) { return round_up_to_tenth(Seconds{(cost - level) / config.refill_rate}); };
-  const auto seconds = [&](double level) { return std::floor((1.0 - level) / config.refill_rate); };
-  return std::isfinite(cost) && tenths(tokens_later) > 0.0 && tenths(tokens) == tenths(tokens_later) &&
-         seconds(tokens) == seconds(tokens_later);
+bool same_refusal(const BucketConfig& config, const Rules& rules, double tokens, double tokens_later,
+                  double cost) noexcept {
+  const auto wait = [&](double level) { return Seconds{(cost - level) / config.refill_rate}; };
+  const auto tenths = [&](double level) { return round_up_to_tenth(wait(level)); };
+  const auto seconds = [&](double level) { return std::floor(wait(level).count()); };
+  return std::isfinite(cost) && tokens_later + rules.slack.count() * config.refill_rate < cost &&
+         tenths(tokens) == tenths(tokens_later) && seconds(tokens) == seconds(tokens_later);
 }
 
 }  // namespace
@@ -52,9 +54,11 @@ std::optional<Decision> BucketTable::check_early(const KeyView& key, const Bucke
   const double tokens = tokens_at(bucket, config, now);
   const double tokens_later = tokens_at(bucket, config, now + lag);
   const bool same_window = now + lag - bucket.window_start <= config.window;
+  const bool window_decides =
+      rules_.enforce_window && (tokens < cost || bucket.request_count + cost > config.window_limit);
   const bool same_answer = tokens >= cost ? std::floor(tokens - cost) == std::floor(tokens_later - cost)
-                                          : !rules_.enforce_window && same_refusal(config, tokens, tokens_later, cost);
-  if (!same_window || !same_answer) {
+                                          : same_refusal(config, rules_, tokens, tokens_later, cost);
+  if (!same_window || window_decides || !same_answer) {
     return std::nullopt;
   }
   const bool admitted = acquire(slot, config, now, cost);
@@ -72,8 +76,12 @@ Result<Seconds> BucketTable::take(const KeyView& key, const BucketConfig& config
   if (!slot) {
     return slot.error();
   }
-  return acquire(slot.value(), config, now, cost) ? Seconds{0.0}
-                                                  : wait_for(table_.value(slot.value()), config, rules_, cost);
+  if (acquire(slot.value(), config, now, cost)) {
+    return Seconds{0.0};
+  }
+  // A refusal must not look like an admission: without slack, a window that ends at this very instant leaves a wait of 0.
+  constexpr Seconds kLeast{1e-6};
+  return std::max(wait_for(table_.value(slot.value()), config, rules_, cost), kLeast);
 }
 
 void BucketTable::give_back(const KeyView& key, const BucketConfig& config, double cost) noexcept {
@@ -164,8 +172,8 @@ Result<BucketTable::Slot> BucketTable::add(const KeyView& key, const BucketConfi
   if (table_.full()) {
     return Errc::table_full;
   }
-  while (table_.size() > 0 && (table_.size() >= limits_.max_buckets ||
-                               table_.text_bytes() + key.text.size() > limits_.max_key_bytes)) {
+  while (table_.size() > 0 &&
+         (table_.size() >= limits_.max_buckets || table_.text_bytes() + key.text.size() > limits_.max_key_bytes)) {
     erase_slot(victim(now));
     ++counters_.evicted;
   }

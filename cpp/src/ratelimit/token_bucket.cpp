@@ -71,8 +71,8 @@ std::int64_t integer_retry_after(const Bucket& bucket, const BucketConfig& confi
   if (config.refill_rate <= 0.0) {
     return static_cast<std::int64_t>(kMaxRetryAfter.count());
   }
-  const Seconds wait = std::max(Seconds{(cost - bucket.tokens) / config.refill_rate},
-                                window_wait(bucket, config, rules, cost));
+  const Seconds wait =
+      std::max(Seconds{(cost - bucket.tokens) / config.refill_rate}, window_wait(bucket, config, rules, cost));
   return static_cast<std::int64_t>(std::clamp(wait, Seconds{0.0}, kMaxRetryAfter).count()) + 1;
 }
 

@@ -98,7 +98,7 @@ inline bool TextPool::holds(Handle handle, std::string_view text, std::uint8_t t
   std::uint32_t word = 0;
   std::memcpy(&word, at, sizeof word);
   return word == (static_cast<std::uint32_t>(text.size()) << 3U | tag) &&
-         std::memcmp(at + kHeader, text.data(), text.size()) == 0;
+         (text.empty() || std::memcmp(at + kHeader, text.data(), text.size()) == 0);  // an empty view may have no data
 }
 
 }  // namespace peercore

@@ -21,7 +21,8 @@ struct BucketConfig {
   /// Refuses what would deny for ever: a rate, burst or window that is not a positive finite number, or a burst below 1.
   [[nodiscard]] static Result<BucketConfig> make(double requests_per_minute, double burst_size, double window_seconds);
   /// Takes anything. What cannot work (negative, not finite) becomes 0 and so denies.
-  [[nodiscard]] static BucketConfig make_unchecked(double requests_per_minute, double burst_size, double window_seconds);
+  [[nodiscard]] static BucketConfig make_unchecked(double requests_per_minute, double burst_size,
+                                                   double window_seconds);
 };
 
 /// How requests are judged; the same for all buckets of one limiter.
@@ -60,7 +61,8 @@ void refill(Bucket& bucket, const BucketConfig& config, Seconds now) noexcept;
                                double cost) noexcept;
 
 /// How long after its last update the bucket will admit `cost`: 0 or more, at most `kMaxRetryAfter`.
-[[nodiscard]] Seconds wait_for(const Bucket& bucket, const BucketConfig& config, const Rules& rules, double cost) noexcept;
+[[nodiscard]] Seconds wait_for(const Bucket& bucket, const BucketConfig& config, const Rules& rules,
+                               double cost) noexcept;
 
 /// Recomputes `full_at` after a change of tokens, time or config.
 void update_full_at(Bucket& bucket, const BucketConfig& config) noexcept;
