@@ -248,6 +248,17 @@ TEST(KeyTable, LeastRecentIsExact) {
   EXPECT_EQ(drain(table), (std::vector<std::string>{"b", "d", "a", "c"}));
 }
 
+TEST(KeyTable, PrefetchingIsHarmlessForAnyHash) {
+  Table table;
+  table.prefetch(0);
+  for (std::size_t i = 0; i < 1000; ++i) {
+    static_cast<void>(table.insert(key_of(numbered("k", i)), i));
+    table.prefetch(key_of(numbered("k", i)).hash);
+    table.prefetch(~key_of(numbered("k", i)).hash);
+  }
+  EXPECT_EQ(drain(table).front(), "k0");
+}
+
 TEST(KeyTable, ErasedSlotsAreUsedAgain) {
   Table table;
   for (std::size_t i = 0; i < 300; ++i) {

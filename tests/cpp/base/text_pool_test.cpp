@@ -47,6 +47,20 @@ TEST(TextPool, KeepsBytesAsTheyAre) {
   EXPECT_EQ(pool.tag(empty), 3);
 }
 
+TEST(TextPool, HoldsComparesTextAndTag) {
+  TextPool pool;
+  const auto handle = pool.store("abc", 1);
+  EXPECT_TRUE(pool.holds(handle, "abc", 1));
+  EXPECT_FALSE(pool.holds(handle, "abc", 2));
+  EXPECT_FALSE(pool.holds(handle, "abd", 1));
+  EXPECT_FALSE(pool.holds(handle, "ab", 1));
+  EXPECT_FALSE(pool.holds(handle, "abcd", 1));
+  const auto empty = pool.store({}, 0);
+  EXPECT_TRUE(pool.holds(empty, {}, 0));
+  EXPECT_TRUE(pool.holds(empty, "", 0));
+  EXPECT_FALSE(pool.holds(empty, {}, 1));
+}
+
 TEST(TextPool, HoldsVeryLongTexts) {
   TextPool pool;
   const std::string text(3'000'001, 'x');
