@@ -45,8 +45,8 @@ class RateLimitConfig(_core.RateLimitConfigBase):
 
     `refill_rate` (float, tokens per second) follows `requests_per_minute` until it is set by hand; setting
     `requests_per_minute` makes it follow again.
-    Raises ValueError for a number out of range, naming the fields and their values, and TypeError for what is not a number;
-    both also on assignment. Source: contract section 2, faults F14, F15, F20, F22.
+    Raises ValueError for a number out of range, naming the fields and their values, and TypeError for what is not a
+    number; both also on assignment. Source: contract section 2, faults F14, F15, F20, F22.
     """
 
     requests_per_minute: int = _NativeField("_requests_per_minute", 60)  # type: ignore[assignment]
@@ -70,8 +70,8 @@ class RateLimitConfig(_core.RateLimitConfigBase):
         return state if self._validated else state | {"_validated": False}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        # v1.2 could have stored any number, and a rate gone stale after a change (fault F20): a pickle's numbers are taken
-        # as they are, and checked from then on only if they are valid now.
+        # v1.2 could have stored any number, and a rate gone stale after a change (fault F20): a pickle's numbers are
+        # taken as they are, and checked from then on only if they are valid now.
         self.__dict__.update({name: value for name, value in state.items() if name not in _STORED_NATIVELY})
         for name in _NUMBERS:
             if name in state:

@@ -39,7 +39,10 @@ class EndpointRateLimiter(_core.EndpointLimiter):
         await self._rate_limiter.stop()
 
     def set_limit(self, path: str, requests_per_minute: int, burst_size: int | None = None) -> None:
-        """Limit `path` (exact match). burst_size None: a sixth of the rate, at least 1. ValueError for values out of range."""
+        """Limit `path` (exact match). burst_size None: a sixth of the rate, at least 1.
+
+        Raises ValueError for values out of range.
+        """
         self._endpoint_configs[path] = RateLimitConfig(
             requests_per_minute=requests_per_minute,
             burst_size=default_burst(requests_per_minute) if burst_size is None else burst_size,
@@ -49,7 +52,8 @@ class EndpointRateLimiter(_core.EndpointLimiter):
 
     def get_limit(self, path: str) -> RateLimitConfig:
         """The path's own configuration, or the `default_config` object itself."""
-        return self._endpoint_configs.get(path, self.default_config)
+        config: RateLimitConfig = self._endpoint_configs.get(path, self.default_config)
+        return config
 
     @native("endpoint_limiter.check")
     async def check(self, client_id: str, path: str) -> tuple[bool, dict[str, Any]]:
@@ -57,7 +61,11 @@ class EndpointRateLimiter(_core.EndpointLimiter):
 
         The key is "<client_id>:<path>", the configuration that of the path.
         """
-        return await self._rate_limiter.check_rate_limit(f"{client_id}:{path}", self.get_limit(path))
+        limiter: TokenBucketRateLimiter = self._rate_limiter
+        answer: tuple[bool, dict[str, Any]] = await limiter.check_rate_limit(
+            f"{client_id}:{path}", self.get_limit(path)
+        )
+        return answer
 
     async def get_stats(self) -> dict[str, int]:
         """The inner limiter's counters, and `endpoint_configs`: how many paths have a limit of their own."""

@@ -29,8 +29,10 @@ _SWEEP_SLICE = 4096
 
 
 def native(operation: str) -> Callable[[Callable[..., Any]], Any]:
-    """Decorator: the coroutine function is performed by the native `operation`; its own body is the definition, and runs
-    where the native one does not apply."""
+    """Decorator: the coroutine function is performed by the native `operation`.
+
+    Its own body is the definition, and runs where the native operation does not apply.
+    """
     return functools.partial(_core.NativeMethod, operation)
 
 
@@ -45,15 +47,18 @@ class TokenBucketRateLimiter(_core.RateLimiter):
     """Token buckets by key. Thread-safe; needs no running event loop; works without `start()`.
 
     default_config: RateLimitConfig of keys without one of their own; falsy means `RateLimitConfig()`.
-    cleanup_interval: seconds between cleanups while started; a bucket idle for twice as long is dropped once it is full.
-    max_buckets: most buckets kept (int >= 1; None: no bound). Beyond it full buckets go first, then the least recently used.
+    cleanup_interval: seconds between cleanups while started; a bucket idle for twice as long is dropped once it is
+    full.
+    max_buckets: most buckets kept (int >= 1; None: no bound). Beyond it full buckets go first, then the least recently
+    used.
     clock: callable returning seconds as float, used for everything in place of the machine's clocks.
     integer_retry_after: report `retry_after` as v1.2 did, a whole number that is up to one second too long.
     enforce_window: also refuse more than `requests_per_minute` requests in one window.
     max_waiters: most callers waiting in `acquire()`.
     compat: "v1.2" selects v1.2's side of every one of these decisions.
 
-    Any hashable object is a key. Raises ValueError and TypeError for arguments out of range. Source: contract sections 3, 7, 9.
+    Any hashable object is a key. Raises ValueError and TypeError for arguments out of range.
+    Source: contract sections 3, 7, 9.
     """
 
     __slots__ = (
@@ -105,7 +110,8 @@ class TokenBucketRateLimiter(_core.RateLimiter):
 
     def get_config(self, key: str) -> RateLimitConfig:
         """The key's own configuration, or the `default_config` object itself."""
-        return self._configs.get(key, self.default_config)
+        config: RateLimitConfig = self._configs.get(key, self.default_config)
+        return config
 
     # -- checks
 
@@ -116,8 +122,8 @@ class TokenBucketRateLimiter(_core.RateLimiter):
         """Judge one request. Never waits and never raises for a denial.
 
         key: any hashable. config: used when truthy, else `get_config(key)`. cost: tokens the request takes, 1 or more.
-        Returns (allowed, info); info has `limit` (int), `remaining` (int), `reset_at` (epoch seconds, float), `window` (int)
-        and, when denied, `retry_after` (seconds, float rounded up to 0.1; int with `integer_retry_after`).
+        Returns (allowed, info); info has `limit` (int), `remaining` (int), `reset_at` (epoch seconds, float), `window`
+        (int) and, when denied, `retry_after` (seconds, float rounded up to 0.1; int with `integer_retry_after`).
         Raises TypeError for an unhashable key, ValueError for a cost below 1. Source: contract section 3.1.
         """
         return self.check_now(key, config, cost)
@@ -140,8 +146,8 @@ class TokenBucketRateLimiter(_core.RateLimiter):
 
         First come, first served: while callers wait for a key, `allow` and `check_rate_limit` refuse it to others. A
         cancelled wait leaves nothing behind, and a turn it had already been given goes to the next. Callers may wait on
-        different event loops. Raises ValueError when `cost` exceeds the burst size, RateLimitExceeded when `max_waiters` callers
-        wait already.
+        different event loops. Raises ValueError when `cost` exceeds the burst size, RateLimitExceeded when
+        `max_waiters` callers wait already.
         """
         await wait_in_line(self, key, cost)
 
@@ -154,7 +160,7 @@ class TokenBucketRateLimiter(_core.RateLimiter):
             self._cleanup_task = asyncio.get_running_loop().create_task(self._cleanup_loop())
 
     async def stop(self) -> None:
-        """Cancel the cleanup task and wait for its end. Nothing when not started. Can itself be cancelled (fault F24)."""
+        """Cancel the cleanup task and wait for its end; nothing when not started. Can be cancelled (fault F24)."""
         task, self._cleanup_task = self._cleanup_task, None
         if task is None or task.done():
             return
@@ -170,7 +176,7 @@ class TokenBucketRateLimiter(_core.RateLimiter):
         return {**self._stats, "active_buckets": len(self._buckets)}
 
     async def reset(self, key: str | None = None) -> None:
-        """Drop the bucket of `key`, or all of them for None. Statistics and configurations stay. Unknown keys are fine."""
+        """Drop the bucket of `key` (unknown ones are fine), or all for None. Statistics and configurations stay."""
         if key is None or (not key and self._compat == V1_2):
             self._bucket_clear()
         else:

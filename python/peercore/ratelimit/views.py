@@ -1,4 +1,4 @@
-"""Mappings over a limiter's live native state, in the place of v1.2's plain dictionaries (contract sections 3 and 9)."""
+"""Mappings over a limiter's live native state, where v1.2 had plain dictionaries (contract sections 3 and 9)."""
 
 from __future__ import annotations
 
@@ -110,7 +110,8 @@ class StatsView(MutableMapping[str, int]):
     def __getitem__(self, name: str) -> int:
         if name not in self._NAMES:
             raise KeyError(name)
-        return getattr(self._limiter, "_" + name)
+        value: int = getattr(self._limiter, "_" + name)
+        return value
 
     def __setitem__(self, name: str, value: int) -> None:
         if name not in self._NAMES:

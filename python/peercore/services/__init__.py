@@ -1,1 +1,1 @@
-"""Native implementations under v1.2's service names: `peercore.services.rate_limiter` stands for `services.rate_limiter`."""
+"""Native services under v1.2's names: `peercore.services.rate_limiter` stands for `services.rate_limiter`."""

@@ -1,7 +1,7 @@
 """v1.2's `services.rate_limiter`, native (contract: rate_limiter).
 
-Importing it needs neither FastAPI nor Starlette and configures no logging. `check_rate_limit`, the FastAPI dependency, is made
-on first use, because its signature holds a `Depends` object.
+Importing it needs neither FastAPI nor Starlette and configures no logging. `check_rate_limit`, the FastAPI dependency,
+is made on first use, because its signature holds a `Depends` object.
 """
 
 from __future__ import annotations
