@@ -253,6 +253,10 @@ PyObject* get_max_buckets(PyObject* object, void* /*unused*/) {
   return bound == Limits::kUnlimited ? Py_NewRef(Py_None) : PyLong_FromSize_t(bound);
 }
 
+PyObject* get_enforce_window(PyObject* object, void* /*unused*/) {
+  return PyBool_FromLong(as_limiter(object)->state->table.rules().enforce_window);
+}
+
 PyObject* get_memory(PyObject* object, void* /*unused*/) {
   return PyLong_FromSize_t(as_limiter(object)->state->table.memory_bytes());
 }
@@ -269,6 +273,7 @@ PyGetSetDef getters[] = {
     {"evicted", get_counter, nullptr, "int: buckets dropped because the table was at max_buckets.",
      static_cast<void*>(&evicted_member)},
     {"max_buckets", get_max_buckets, nullptr, "int or None: most buckets kept at once.", nullptr},
+    {"_enforce_window", get_enforce_window, nullptr, "Whether the window limits requests.", nullptr},
     {"memory_bytes", get_memory, nullptr, "int: bytes that the bucket table holds, key text included.", nullptr},
     {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, nullptr, nullptr},
     {nullptr, nullptr, nullptr, nullptr, nullptr}};
@@ -280,8 +285,6 @@ PyMemberDef members[] = {
      "Configuration of keys without one of their own."},
     {"_configs", T_OBJECT_EX, offsetof(RateLimiterObject, configs), 0, "Mapping of key to configuration."},
     {"_lines", T_OBJECT_EX, offsetof(RateLimiterObject, lines), READONLY, "Keys with callers waiting in acquire()."},
-    {"_integer_retry_after", T_BOOL, offsetof(RateLimiterObject, integer_retry_after), READONLY,
-     "Whether retry_after is v1.2's whole number."},
     {nullptr, 0, 0, 0, nullptr}};
 
 PyMethodDef methods[] = {
