@@ -152,7 +152,11 @@ $(STAMPS)/asan-package: $(STAMPS)/package | deps-check
 	  cmake.build-type=RelWithDebInfo cmake.define.PEERCORE_SANITIZE=address cmake.define.CMAKE_CXX_COMPILER=$(CLANGXX)) .)
 	@touch $@
 
-# Left out by their marker: tests that measure memory, because a sanitizer's own memory would be measured with it.
+# Left out: by their marker, tests that measure memory, because a sanitizer's own memory would be measured with it; and a
+# test that starts `python -I`, which ignores PYTHONMALLOC: LeakSanitizer does not see into CPython's own allocator and
+# takes what is referenced only from there for lost, with and without this package.
+NOT_SANITIZED := -m "not rss" \
+  --deselect tests/python/test_run.py::test_isolated_interpreter_gets_no_folder_of_a_script
 sanitize-address: $(STAMPS)/asan-package
 	$(call step,C++ tests under ASAN and UBSAN)
 	@$(call cmake_configure,build/asan/cpp,-DCMAKE_CXX_COMPILER=$(CLANGXX) -DCMAKE_BUILD_TYPE=RelWithDebInfo \
@@ -162,7 +166,8 @@ sanitize-address: $(STAMPS)/asan-package
 	$(call step,Python tests under ASAN and UBSAN with leak check)
 	LD_PRELOAD=$$(clang-$(CLANG) -print-file-name=libclang_rt.asan-$$(uname -m).so) PYTHONMALLOC=malloc \
 	  ASAN_OPTIONS=detect_leaks=1 UBSAN_OPTIONS=print_stacktrace=1 \
-	  build/asan/venv/bin/python -m pytest -m "not rss" $(PYTEST_ARGS)
+	  LSAN_OPTIONS=suppressions=$(CURDIR)/tests/leak_suppressions.txt:print_suppressions=0 \
+	  build/asan/venv/bin/python -m pytest $(NOT_SANITIZED) $(PYTEST_ARGS)
 
 sanitize-thread: | deps-check
 	$(call step,C++ tests under TSAN)
