@@ -35,13 +35,17 @@ std::vector<std::uint8_t> read(const std::filesystem::path& file) {
   return {std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
 }
 
-void run_generated() {
+// The input being run lies in `reproducer`, which a crash leaves behind for regressions/.
+void run_generated(const std::filesystem::path& reproducer) {
   std::mt19937 random(1);  // NOLINT(cert-msc51-cpp): the same inputs in every run
   for (int round = 0; round < kGeneratedInputs; ++round) {
     std::vector<std::uint8_t> input(random() % (kLongestGeneratedInput + 1));
     std::generate(input.begin(), input.end(), [&] { return static_cast<std::uint8_t>(random() & 0xFFU); });
+    std::ofstream(reproducer, std::ios::binary)
+        .write(reinterpret_cast<const char*>(input.data()), static_cast<std::streamsize>(input.size()));
     LLVMFuzzerTestOneInput(input.data(), input.size());
   }
+  std::filesystem::remove(reproducer);
 }
 
 }  // namespace
@@ -58,6 +62,9 @@ int main(int argc, char** argv) {
     }
   }
   LLVMFuzzerTestOneInput(nullptr, 0);
-  run_generated();
+  const std::filesystem::path reproducer = std::filesystem::path(argv[0]).filename() += ".failed-input";
+  std::printf("Generated inputs; one that fails stays in %s\n", std::filesystem::absolute(reproducer).c_str());
+  std::fflush(stdout);
+  run_generated(reproducer);
   std::printf("%d regression files, 1 empty and %d generated inputs passed\n", files, kGeneratedInputs);
 }
