@@ -286,13 +286,13 @@ int coroutine_clear(PyObject* object) {
 
 void coroutine_dealloc(PyObject* object) {
   Coroutine* self = as_coroutine(object);
-  bool recyclable = true;
   if (self->state == State::created) [[unlikely]] {
     if (PyObject_CallFinalizerFromDealloc(object) < 0) {
       return;  // the warning's handler kept it
     }
-    recyclable = false;
   }
+  // Also set by the collector, for one that was suspended in a cycle, and kept by one that was resurrected and then run.
+  const bool recyclable = PyObject_GC_IsFinalized(object) == 0;
   if (self->tracked) {
     self->tracked = false;
     PyObject_GC_UnTrack(object);

@@ -336,6 +336,30 @@ def test_resurrected_by_the_handler_of_its_warning(limiter, monkeypatch):
     assert [finish(coroutine) for coroutine in kept] == [True] * 3
 
 
+def test_finalised_ones_are_not_recycled(limiter, suspending, monkeypatch):
+    """CPython finalises an object once: a recycled one would not warn again."""
+    import warnings
+
+    kept = []
+    monkeypatch.setattr(warnings, "_warn_unawaited_coroutine", kept.append)
+    for _ in range(FREE_LIST_SIZE):
+        coroutine = suspending(Gate("one"))
+        coroutine.send(None)
+        cycle = [coroutine]
+        cycle.append(cycle)
+    del coroutine, cycle
+    gc.collect()  # finalised by the collector, while suspended
+    for _ in range(FREE_LIST_SIZE):
+        limiter.allow("k")
+    assert len(kept) == FREE_LIST_SIZE
+    while kept:  # finalised, resurrected, run to their end
+        finish(kept.pop())
+    for _ in range(FREE_LIST_SIZE):
+        limiter.allow("k").close()
+        limiter.allow("k")
+    assert len(kept) == FREE_LIST_SIZE
+
+
 def test_dropped_while_an_error_is_set(limiter):
     def drop_while_failing():
         coroutine = limiter.allow("k")
