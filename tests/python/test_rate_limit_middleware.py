@@ -123,6 +123,9 @@ def test_attributes(limiter):
     assert app.key_func is RateLimitMiddleware._default_key_func
     assert app.exclude_paths == {"/health", "/docs", "/openapi.json"}
     assert app.include_headers is True
+    assert repr(app).startswith(
+        "<RateLimitMiddleware key_by=path excludes=['/docs', '/health', '/openapi.json'] <Token"
+    )
 
 
 async def test_limiter_can_be_exchanged(limiter, clock):

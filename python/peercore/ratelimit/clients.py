@@ -51,7 +51,7 @@ def url_path(scope: Scope) -> str:
     """Return what `request.url.path` is in the installed Starlette, without building a request or a URL.
 
     Usually that is the scope's own path. Two cases are left to Starlette, when the program uses it: a root_path, which
-    versions before 0.33 prepend and later ones find in the path already (as the ASGI specification has it), and
+    versions before 0.35 prepend and later ones find in the path already (as the ASGI specification has it), and
     characters that have a meaning in URLs. The Host header, which old versions mix into the path, is left out.
     """
     path: str = scope["path"]

@@ -31,6 +31,7 @@ _LONGEST_WAIT_S = 2**31 - 1
 _NUMBERS = tuple(b"%d" % number for number in range(1024))
 _X_NAMES = frozenset({b"x-ratelimit-limit", b"x-ratelimit-remaining", b"x-ratelimit-reset"})
 _STANDARD_NAMES = frozenset({b"ratelimit-policy", b"ratelimit"})
+_NAMES = _X_NAMES | _STANDARD_NAMES
 
 
 class Policy(NamedTuple):
@@ -104,12 +105,14 @@ def merged(present: Iterable[tuple[bytes, bytes]], ours: Fields) -> Fields:
     """Return the response's header with our fields added; where a limiter further inside has set the same family
     already, the stricter one, with fewer requests remaining, stays (fault F8)."""
     kept = list(present)
-    remaining: dict[bytes, int | None] = {}
-    for name, value in kept:
-        if name in _X_NAMES or name in _STANDARD_NAMES:
-            remaining[name] = _remaining(name, value)
-    if not remaining:
-        return kept + ours
+    for name, _ in kept:
+        if name in _NAMES:
+            return _stricter(kept, ours)
+    return kept + ours
+
+
+def _stricter(kept: Fields, ours: Fields) -> Fields:
+    remaining = {name: _remaining(name, value) for name, value in kept if name in _NAMES}
     for family, teller in ((_X_NAMES, b"x-ratelimit-remaining"), (_STANDARD_NAMES, b"ratelimit")):
         mine = next((_remaining(name, value) for name, value in ours if name == teller), None)
         theirs = remaining.get(teller)

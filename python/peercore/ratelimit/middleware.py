@@ -99,6 +99,10 @@ class RateLimitMiddleware:
         """Key of a request: "<client host or 'unknown'>:<url path>"."""
         return f"{request.client.host if request.client else UNKNOWN_CLIENT}:{request.url.path}"
 
+    def __repr__(self) -> str:
+        by = "route" if self._routes is not None else "path"
+        return f"<{type(self).__name__} key_by={by} excludes={sorted(self.exclude_paths)} {self.rate_limiter!r}>"
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Judge one request and pass it on or refuse it; pass other scopes on."""
         if scope["type"] != "http":
