@@ -1,7 +1,7 @@
 #pragma once
 
-// The one includer of pybind11. Hot types are raw C-API (python_api.hpp): a method call through them costs a quarter of one
-// through pybind11.
+// The one includer of pybind11. Hot types are raw C-API (python_api.hpp): a method call through them costs a quarter of
+// one through pybind11.
 #include <pybind11/pybind11.h>
 
 namespace peercore::bindings {

@@ -104,8 +104,8 @@ PySendResult coroutine_send(PyObject* object, PyObject* value, PyObject** result
 #if PY_VERSION_HEX >= 0x030C0000
 PyObject* stop_iteration_ = nullptr;
 
-// One exception object serves every result that is immortal (True, False, None and small ints keep nothing alive): making
-// a fresh one costs more than the rest of the await.
+// One exception object serves every result that is immortal (True, False, None and small ints keep nothing alive):
+// making a fresh one costs more than the rest of the await.
 bool raise_kept_stop_iteration(PyObject* value) {
   if (!_Py_IsImmortal(value) || Py_REFCNT(stop_iteration_) != 1) {
     return false;
@@ -291,7 +291,8 @@ void coroutine_dealloc(PyObject* object) {
       return;  // the warning's handler kept it
     }
   }
-  // Also set by the collector, for one that was suspended in a cycle, and kept by one that was resurrected and then run.
+  // Also set by the collector, for one that was suspended in a cycle, and kept by one that was resurrected and then
+  // run.
   const bool recyclable = PyObject_GC_IsFinalized(object) == 0;
   if (self->tracked) {
     self->tracked = false;

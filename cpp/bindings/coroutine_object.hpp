@@ -25,7 +25,8 @@ struct Coroutine {
 /// A frame of the coroutine function, for tracebacks and `cr_frame`. New reference, or null with a Python error set.
 [[nodiscard]] PyFrameObject* new_frame(const Coroutine* self);
 
-/// Where the running code is, at most `depth` frames up, as `cr_origin` shows it. New reference, or null with no error set.
+/// Where the running code is, at most `depth` frames up, as `cr_origin` shows it. New reference, or null with no error
+/// set.
 [[nodiscard]] PyObject* collect_origin(int depth);
 
 [[nodiscard]] PyObject* coroutine_repr(PyObject* object);

@@ -8,7 +8,8 @@ class module_;
 
 namespace peercore::bindings {
 
-/// Adds peercore._core.EndpointLimiter, the base of EndpointRateLimiter, and its operations. False with a Python error set.
+/// Adds peercore._core.EndpointLimiter, the base of EndpointRateLimiter, and its operations. False with a Python error
+/// set.
 [[nodiscard]] bool init_endpoint_limiter(pybind11::module_& module);
 
 }  // namespace peercore::bindings

@@ -53,7 +53,8 @@ void KeyRing::drop_leaving() {
     leaving_.pop_back();
     const Ref object = Ref::share(objects_[number]);
     if (PyDict_DelItem(numbers_.get(), object.get()) < 0) {
-      // Its __hash__ or __eq__ broke meanwhile. It stays in the dict under its number, which is therefore not used again.
+      // Its __hash__ or __eq__ broke meanwhile. It stays in the dict under its number, which is therefore not used
+      // again.
       PyErr_WriteUnraisable(object.get());
       continue;
     }

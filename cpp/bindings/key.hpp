@@ -13,9 +13,9 @@ namespace peercore::bindings {
 /// Any hashable Python object as a key of a KeyTable, with CPython's notion of equality.
 ///
 /// A str goes in as its own characters, with the hash that CPython keeps in it: no reference is held and no hash
-/// computed. Every other object (None, int, tuple, a str subclass with an `__eq__` of its own) is kept in a dict and goes in
-/// as a number, so that `1`, `1.0` and `True` stay one key.
-/// Thread safety: the GIL. `resolve` may run Python code (`__hash__`, `__eq__`), the rest does not.
+/// computed. Every other object (None, int, tuple, a str subclass with an `__eq__` of its own) is kept in a dict and
+/// goes in as a number, so that `1`, `1.0` and `True` stay one key. Thread safety: the GIL. `resolve` may run Python
+/// code (`__hash__`, `__eq__`), the rest does not.
 class KeyRing {
  public:
   /// Tag of keys that are object numbers; 1, 2 and 4 are text of that many bytes a character.

@@ -14,8 +14,8 @@ NativeMethod* as_method(PyObject* object) noexcept { return reinterpret_cast<Nat
 
 // ---- calling
 
-// Finds the parameter that a keyword names. Interned names compare by address; a caller that builds its own str does not
-// get lost, only slower.
+// Finds the parameter that a keyword names. Interned names compare by address; a caller that builds its own str does
+// not get lost, only slower.
 int parameter_index(const NativeMethod& self, PyObject* keyword) {
   for (int i = 0; i < kMaxArguments - 1 && self.parameters[i] != nullptr; ++i) {
     if (self.parameters[i] == keyword) {

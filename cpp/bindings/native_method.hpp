@@ -34,8 +34,8 @@ struct NativeOperation {
 /// The descriptor that stands in a class for an `async def` method: calling it makes a native coroutine.
 ///
 /// It keeps the Python coroutine function that it decorates and shows that function's code, defaults, annotations and
-/// names, which is all that inspect and asyncio ask of a coroutine function (contract/general, G3, G4). The function also
-/// runs when the operation asks for it, when self is of another type, and to report wrong arguments.
+/// names, which is all that inspect and asyncio ask of a coroutine function (contract/general, G3, G4). The function
+/// also runs when the operation asks for it, when self is of another type, and to report wrong arguments.
 struct NativeMethod {
   PyObject_HEAD
   vectorcallfunc vectorcall;

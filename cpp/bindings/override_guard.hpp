@@ -8,11 +8,11 @@ namespace peercore::bindings {
 
 /// Tells whether an object still has the methods that a native short cut bypasses.
 ///
-/// v1.2's classes are plain Python: callers subclass them, patch them and set attributes on instances (contract/general,
-/// G5). A native method that would skip `self.get_config(...)` may do so only while that name means what it meant when the
-/// class was made. The answer is cached per type under CPython's type version tag, which changes with every change to
-/// the type or its bases, so the usual check is two comparisons.
-/// Thread safety: the GIL. Guards are static: what they watch is kept for good, and no destructor runs after the interpreter.
+/// v1.2's classes are plain Python: callers subclass them, patch them and set attributes on instances
+/// (contract/general, G5). A native method that would skip `self.get_config(...)` may do so only while that name means
+/// what it meant when the class was made. The answer is cached per type under CPython's type version tag, which changes
+/// with every change to the type or its bases, so the usual check is two comparisons. Thread safety: the GIL. Guards
+/// are static: what they watch is kept for good, and no destructor runs after the interpreter.
 class OverrideGuard {
  public:
   static constexpr std::size_t kMaxNames = 4;

@@ -5,15 +5,16 @@
 
 namespace peercore::bindings {
 
-/// How one kind of info dict is made: from a template, or from a dict handed out before that its caller has dropped. Two are
-/// remembered, because `ok, info = await …` in a loop still holds the last one when the next is made.
+/// How one kind of info dict is made: from a template, or from a dict handed out before that its caller has dropped.
+/// Two are remembered, because `ok, info = await …` in a loop still holds the last one when the next is made.
 struct InfoKit {
   PyObject* model;  // made on first use
   PyObject* recent[2];
   unsigned char turn;
 };
 
-/// The native half of the dataclass RateLimitConfig: its numbers as the core needs them, always in step with the fields.
+/// The native half of the dataclass RateLimitConfig: its numbers as the core needs them, always in step with the
+/// fields.
 struct RateLimitConfigObject {
   PyObject_HEAD
   PyObject* requests_per_minute;  // as given (int stays int), for what callers read and what `info` reports

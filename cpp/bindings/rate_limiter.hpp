@@ -48,8 +48,8 @@ struct RateLimiterObject {
 /// The epoch time at which callers see a reading.
 [[nodiscard]] double to_epoch(RateLimiterObject* self, Seconds reading);
 
-/// Judges one request for `key` under `config` (null: the limiter's own choice) and makes what check_rate_limit returns,
-/// `(bool, info)`. New reference, or null with a Python error set.
+/// Judges one request for `key` under `config` (null: the limiter's own choice) and makes what check_rate_limit
+/// returns, `(bool, info)`. New reference, or null with a Python error set.
 [[nodiscard]] PyObject* check_key(RateLimiterObject* self, PyObject* key, PyObject* config, double cost);
 
 /// METH_FASTCALL methods of the type and the operations behind its coroutine methods (rate_limit_checks.cpp).

@@ -6,6 +6,7 @@ is made on first use, because its signature holds a `Depends` object.
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from peercore.ratelimit.config import RateLimitConfig, RateLimitExceeded, RateLimitState
@@ -24,7 +25,6 @@ __all__ = [
     "RateLimitMiddleware",
     "RateLimitState",
     "TokenBucketRateLimiter",
-    "check_rate_limit",
     "generous_limit",
     "get_endpoint_rate_limiter",
     "get_rate_limiter",
@@ -35,6 +35,8 @@ __all__ = [
     "standard_limit",
     "strict_limit",
 ]
+if find_spec("fastapi") is not None:
+    __all__ += ["check_rate_limit"]
 
 _default_limiter: TokenBucketRateLimiter | None = None
 _endpoint_limiter: EndpointRateLimiter | None = None

@@ -26,11 +26,11 @@ struct KeyView {
 /// Hash table from byte-string keys to small values, with the order of use and the order of insertion.
 ///
 /// Entries live in chunks and are named by 32-bit slots, so a slot stays valid until its entry is erased and growth
-/// copies no value. The index is open addressing over 32-bit words that hold the slot and, in the bits the slot does not
-/// need, more of the hash: a probe reads an entry only when those bits agree. Beside the key's text an entry costs
-/// sizeof(Value) + 20 bytes, 5 to 10 bytes of index and the text's 4 bytes and rounding.
-/// Not thread-safe. Recency is moved only by `touch`; lookups do not count as use.
-/// `Sequence` counts insertions and is renumbered when it is used up, so it only has to name the living entries.
+/// copies no value. The index is open addressing over 32-bit words that hold the slot and, in the bits the slot does
+/// not need, more of the hash: a probe reads an entry only when those bits agree. Beside the key's text an entry costs
+/// sizeof(Value) + 20 bytes, 5 to 10 bytes of index and the text's 4 bytes and rounding. Not thread-safe. Recency is
+/// moved only by `touch`; lookups do not count as use. `Sequence` counts insertions and is renumbered when it is used
+/// up, so it only has to name the living entries.
 template <class Value, class Sequence = std::uint32_t>
 class KeyTable {
  public:
@@ -147,8 +147,8 @@ class KeyTable {
   struct Entry : Value {
     Sequence sequence = 0;
   };
-  // Names and links lie apart from the entries, eight to a cache line: names so that the text is found without waiting for
-  // the entry, links because moving an entry to the front writes to its two neighbours.
+  // Names and links lie apart from the entries, eight to a cache line: names so that the text is found without waiting
+  // for the entry, links because moving an entry to the front writes to its two neighbours.
   struct Name {
     std::uint32_t hash = 0;
     TextPool::Handle text = kNone;

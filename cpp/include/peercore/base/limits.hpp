@@ -5,14 +5,14 @@
 
 namespace peercore {
 
-/// Every bound on what others can make this process hold, in one place. A component takes the fields it needs; exceeding
-/// one is a counted, named event and never costs memory.
+/// Every bound on what others can make this process hold, in one place. A component takes the fields it needs;
+/// exceeding one is a counted, named event and never costs memory.
 struct Limits {
   /// "No bound", for callers who ask for v1.2's unbounded tables.
   static constexpr std::size_t kUnlimited = std::numeric_limits<std::size_t>::max();
 
-  /// Token buckets kept by one rate limiter. 100 000 keys are about 7 MB beside their text; evicting a bucket that is full
-  /// again loses nothing, so the bound only shows under attack or with very slow refill.
+  /// Token buckets kept by one rate limiter. 100 000 keys are about 7 MB beside their text; evicting a bucket that is
+  /// full again loses nothing, so the bound only shows under attack or with very slow refill.
   std::size_t max_buckets = 100'000;
 
   /// Bytes of key text kept by one table. Keys come from the network (paths, header values): without this bound

@@ -50,10 +50,10 @@ class BucketTable {
   /// `check` for callers that need only the answer.
   [[nodiscard]] Result<bool> admit(const KeyView& key, const BucketConfig& config, Seconds now, double cost);
 
-  /// Tries to judge by a clock that may lag. `now` must not be later than the true time; it may be earlier, usually by less
-  /// than `lag`. Answers only for a known key and only what it would answer at every time from `now` to `now + lag`: admitted
-  /// with the same whole number of tokens left, or refused with the same wait in tenths and in seconds, in the same window.
-  /// Otherwise it does nothing, and the caller comes back with an exact time.
+  /// Tries to judge by a clock that may lag. `now` must not be later than the true time; it may be earlier, usually by
+  /// less than `lag`. Answers only for a known key and only what it would answer at every time from `now` to `now +
+  /// lag`: admitted with the same whole number of tokens left, or refused with the same wait in tenths and in seconds,
+  /// in the same window. Otherwise it does nothing, and the caller comes back with an exact time.
   [[nodiscard]] std::optional<Decision> check_early(const KeyView& key, const BucketConfig& config, Seconds now,
                                                     Seconds lag, double cost) noexcept;
   /// The same for callers that need only the answer: true, or not known yet.
@@ -62,8 +62,8 @@ class BucketTable {
   /// Starts loading what a check of this hash will read first.
   void prefetch(std::uint64_t hash) const noexcept { table_.prefetch(hash); }
 
-  /// For callers that wait: takes `cost` tokens and returns 0, or takes nothing and returns how long until they are there.
-  /// Having to wait counts neither as allowed nor as denied.
+  /// For callers that wait: takes `cost` tokens and returns 0, or takes nothing and returns how long until they are
+  /// there. Having to wait counts neither as allowed nor as denied.
   [[nodiscard]] Result<Seconds> take(const KeyView& key, const BucketConfig& config, Seconds now, double cost);
 
   /// Undoes a `take` whose caller no longer wants it: the tokens return, as far as the bucket holds them.
@@ -76,8 +76,8 @@ class BucketTable {
   bool erase(const KeyView& key);
   void clear();
 
-  /// Removes buckets idle for more than `idle` that are full again, looking at no more than `most` slots from `from` on.
-  /// Returns the slot to go on from, or nothing when the end was reached.
+  /// Removes buckets idle for more than `idle` that are full again, looking at no more than `most` slots from `from`
+  /// on. Returns the slot to go on from, or nothing when the end was reached.
   std::optional<Slot> sweep(Slot from, std::uint32_t most, Seconds now, Seconds idle);
 
   [[nodiscard]] std::vector<KeyView> keys() const;
@@ -88,7 +88,8 @@ class BucketTable {
   [[nodiscard]] const Rules& rules() const noexcept { return rules_; }
   [[nodiscard]] const Limits& limits() const noexcept { return limits_; }
 
-  /// Called with every key that leaves the table, while its view is still valid. For callers that hold something per key.
+  /// Called with every key that leaves the table, while its view is still valid. For callers that hold something per
+  /// key.
   using OnErase = void (*)(void* context, const KeyView& key);
   void on_erase(OnErase callback, void* context) noexcept {
     on_erase_ = callback;

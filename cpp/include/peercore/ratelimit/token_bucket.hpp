@@ -18,7 +18,8 @@ struct BucketConfig {
   /// Requests per window that `enforce_window` admits.
   double window_limit = 60.0;
 
-  /// Refuses what would deny for ever: a rate, burst or window that is not a positive finite number, or a burst below 1.
+  /// Refuses what would deny for ever: a rate, burst or window that is not a positive finite number, or a burst below
+  /// 1.
   [[nodiscard]] static Result<BucketConfig> make(double requests_per_minute, double burst_size, double window_seconds);
   /// Takes anything. What cannot work (negative, not finite) becomes 0 and so denies.
   [[nodiscard]] static BucketConfig make_unchecked(double requests_per_minute, double burst_size,
@@ -28,8 +29,8 @@ struct BucketConfig {
 /// How requests are judged; the same for all buckets of one limiter.
 struct Rules {
   /// A request is admitted this much before its token is complete. Clock readings near the Unix epoch are rounded to
-  /// 0.24 us, so without it a client that waits exactly `retry_after` could be refused. The debt stays in the bucket: the
-  /// long-run rate is exact. v1.2 has none.
+  /// 0.24 us, so without it a client that waits exactly `retry_after` could be refused. The debt stays in the bucket:
+  /// the long-run rate is exact. v1.2 has none.
   Seconds slack{1e-6};
   /// Also refuse what exceeds `BucketConfig::window_limit` in the current window. v1.2 only reports the window.
   bool enforce_window = false;
