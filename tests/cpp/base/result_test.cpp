@@ -17,6 +17,13 @@ Result<int> half(int value) {
   return value / 2;
 }
 
+Result<bool> is_large(int value) {
+  if (value < 0) {
+    return Errc::invalid_argument;
+  }
+  return value > 100;
+}
+
 TEST(Result, HoldsAValue) {
   const Result<int> result = half(8);
   ASSERT_TRUE(result.ok());
@@ -39,10 +46,12 @@ TEST(Result, ABareCodeIsAnErrorWithoutDetail) {
   EXPECT_TRUE(result.error().detail.empty());
 }
 
-// A false value is not an error, and an Error as a value is not one either way round.
+// A false value is not an error.
 TEST(Result, TheValueDoesNotDecide) {
-  EXPECT_TRUE(Result<bool>(false).ok());
-  EXPECT_TRUE(Result<int>(0).ok());
+  ASSERT_TRUE(half(0).ok());
+  EXPECT_EQ(half(0).value(), 0);
+  ASSERT_TRUE(is_large(1).ok());
+  EXPECT_FALSE(is_large(1).value());
 }
 
 TEST(Result, MovesWhatCannotBeCopied) {

@@ -9,7 +9,8 @@
 
 namespace peercore::test {
 
-/// A key with a well mixed hash of its bytes. As in CPython, the hash does not depend on the tag. `text` must outlive it.
+/// A key with a well mixed hash of its bytes. As in CPython, the hash does not depend on the tag. `text` must outlive
+/// the key.
 inline KeyView key_of(std::string_view text, std::uint8_t tag = 0) {
   return {text, std::hash<std::string_view>{}(text), tag};
 }

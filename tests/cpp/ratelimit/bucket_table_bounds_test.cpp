@@ -74,7 +74,7 @@ TEST(Eviction, WithoutAFullBucketTheLeastRecentlyUsedGoes) {
   EXPECT_EQ(table.size(), recency.size());
 }
 
-// Full ones are found wherever they are in tables up to the probe's length: forgetting one of them costs nobody anything.
+// In tables up to the probe's length full ones are found wherever they are: forgetting one costs nobody anything.
 TEST(Eviction, AFullBucketGoesFirstExactlyInSmallTables) {
   for (std::size_t size = 2; size <= BucketTable::kEvictionProbe; ++size) {
     for (const std::size_t full : {std::size_t{1}, size / 2, size - 1}) {
