@@ -1,6 +1,7 @@
 """Bad input, threads, forks, other loops, the end of the interpreter, the collector and memory: quiet and defined."""
 
 import asyncio
+import contextlib
 import gc
 import os
 import random
@@ -343,7 +344,9 @@ def test_threads_doing_everything_at_once():
         try:
             for _ in range(2000):
                 (action,) = chance.choices(actions, weights)
-                action(chance.choice([f"k{chance.randint(0, 99)}", (chance.randint(0, 99),)]))
+                # Going over a view meets keys that another thread has dropped, as a dict changing size would tell.
+                with contextlib.suppress(KeyError):
+                    action(chance.choice([f"k{chance.randint(0, 99)}", (chance.randint(0, 99),)]))
         except Exception:
             failures.append(traceback.format_exc())
 
@@ -357,8 +360,7 @@ def test_threads_doing_everything_at_once():
             thread.join()
     finally:
         sys.setswitchinterval(interval)
-    # A view's values may lose their bucket between the key and the look-up, as a dict changing size would tell.
-    assert [failure for failure in failures if "KeyError" not in failure] == []
+    assert failures == []
     assert len(limiter._buckets) <= 50
 
 

@@ -19,10 +19,10 @@ class _LiveState(RateLimitState):
     Once the bucket is gone (reset, evicted) it keeps the last values it knew, as v1.2's detached object did.
     """
 
-    def __init__(self, limiter: TokenBucketRateLimiter, key: Any) -> None:
+    def __init__(self, limiter: TokenBucketRateLimiter, key: Any, known: tuple[float, float, int, float]) -> None:
         object.__setattr__(self, "_limiter", limiter)
         object.__setattr__(self, "_key", key)
-        object.__setattr__(self, "_known", limiter._bucket_get(key))
+        object.__setattr__(self, "_known", known)
 
     @property  # type: ignore[misc]
     def __class__(self) -> type:  # so that == and isinstance take it for the dataclass that it stands for
@@ -70,9 +70,10 @@ class BucketsView(MutableMapping[Any, RateLimitState]):
         return iter(self._limiter._bucket_keys())
 
     def __getitem__(self, key: Any) -> RateLimitState:
-        if key not in self:
+        known = self._limiter._bucket_get(key)  # at one go: other threads may drop the bucket in between
+        if known is None:
             raise KeyError(key)
-        return _LiveState(self._limiter, key)
+        return _LiveState(self._limiter, key, known)
 
     def __setitem__(self, key: Any, state: RateLimitState) -> None:
         limiter = self._limiter
