@@ -9,6 +9,7 @@ import functools
 import inspect
 import pickle
 import pydoc
+import re
 import sys
 import weakref
 from collections.abc import Callable
@@ -159,7 +160,7 @@ def test_g4_help(entry: tuple[Service, Class], implementation: str) -> None:
     text = pydoc.plain(pydoc.render_doc(getattr(service.module(implementation), class_.name)))
     for method in class_.methods:
         if not method.name.startswith("_"):
-            assert f"{method.name}(self" in text
+            assert re.search(rf"\b{method.name}\([\s|]*self\b", text)  # newer Pythons wrap long signatures
 
 
 # -- G5
