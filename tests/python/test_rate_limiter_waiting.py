@@ -350,7 +350,7 @@ async def test_a_burst_that_shrinks_below_the_cost_is_heard_by_the_waiter():
     await limiter.acquire("k", 5)
     tasks = await queue_up(limiter, 1, cost=5)
     limiter.default_config.burst_size = 2
-    with pytest.raises(ValueError, match="more than a full bucket holds"):
+    with pytest.raises(ValueError, match="^cost 5 "):
         await asyncio.wait_for(tasks[0], TIMEOUT_S)
     assert_nobody_waits(limiter)
 
