@@ -5,6 +5,7 @@
 #include <cstddef>
 
 #include "bindings.hpp"
+#include "errors.hpp"
 #include "native_method.hpp"
 #include "override_guard.hpp"
 #include "rate_limiter.hpp"

@@ -3,7 +3,6 @@
 #include <cmath>
 #include <iterator>
 #include <limits>
-#include <string>
 
 #include "errors.hpp"
 #include "native_method.hpp"
@@ -256,12 +255,27 @@ void expect_key(PyObject* const* arguments) {
   }
 }
 
-constexpr NativeOperation kCheck{"rate_limiter.check_rate_limit", run_check, expect_key, rate_limiter_type,
-                                 {"key", "config", "cost"},       1,         2};
-constexpr NativeOperation kAllow{"rate_limiter.allow",     run_allow, expect_key, rate_limiter_type,
-                                 {"key", "cost", nullptr}, 1,         2};
-constexpr NativeOperation kCheckMany{
-    "rate_limiter.check_many", run_check_many, nullptr, rate_limiter_type, {"keys", "cost", nullptr}, 1, 2};
+constexpr NativeOperation kCheck{"rate_limiter.check_rate_limit",
+                                 Guarded<run_check, Step::raised>::call,
+                                 expect_key,
+                                 rate_limiter_type,
+                                 {"key", "config", "cost"},
+                                 1,
+                                 2};
+constexpr NativeOperation kAllow{"rate_limiter.allow",
+                                 Guarded<run_allow, Step::raised>::call,
+                                 expect_key,
+                                 rate_limiter_type,
+                                 {"key", "cost", nullptr},
+                                 1,
+                                 2};
+constexpr NativeOperation kCheckMany{"rate_limiter.check_many",
+                                     Guarded<run_check_many, Step::raised>::call,
+                                     nullptr,
+                                     rate_limiter_type,
+                                     {"keys", "cost", nullptr},
+                                     1,
+                                     2};
 
 // ---- the same without a coroutine
 
@@ -337,12 +351,6 @@ PyObject* take(PyObject* object, PyObject* const* args, Py_ssize_t count) {
     return nullptr;
   }
   read_machine_clock(self, request);
-  if (request.cost > request.config.native.burst) {
-    return refuse(self, request,
-                  {Errc::invalid_argument, "cost " + std::to_string(static_cast<long>(request.cost)) +
-                                               " is more than a full bucket holds (burst_size " +
-                                               std::to_string(static_cast<long>(request.config.native.burst)) + ")"});
-  }
   const Result<Seconds> wait = self->state->table.take(request.key, request.config.native, request.now, request.cost);
   if (!wait) {
     return refuse(self, request, wait.error());
@@ -404,20 +412,20 @@ PyObject* check_key(RateLimiterObject* self, PyObject* key, PyObject* config, do
 }
 
 PyMethodDef rate_limit_check_methods[] = {
-    {"check_now", method(check_now), METH_FASTCALL | METH_KEYWORDS,
+    {"check_now", method(Guarded<check_now>::call), METH_FASTCALL | METH_KEYWORDS,
      "check_now($self, /, key, config=None, cost=1)\n--\n\n"
      "check_rate_limit without the await: (allowed, info) for one request. Never waits; safe from any thread."},
-    {"allow_now", method(allow_now), METH_FASTCALL | METH_KEYWORDS,
+    {"allow_now", method(Guarded<allow_now>::call), METH_FASTCALL | METH_KEYWORDS,
      "allow_now($self, /, key, cost=1)\n--\n\n"
      "Take `cost` tokens (int, 1 or more) from the key's bucket; True if they were there. Never waits; safe from any "
      "thread.\n"
      "TypeError for an unhashable key, ValueError for a cost below 1."},
-    {"check_many_now", method(check_many_now), METH_FASTCALL | METH_KEYWORDS,
+    {"check_many_now", method(Guarded<check_many_now>::call), METH_FASTCALL | METH_KEYWORDS,
      "check_many_now($self, /, keys, cost=1)\n--\n\n"
      "allow_now for each of an iterable of keys, at one reading of the clock; list of bool in the same order."},
-    {"_take", method(take), METH_FASTCALL,
+    {"_take", method(Guarded<take>::call), METH_FASTCALL,
      "_take(key, cost): 0.0 after taking the tokens, else the seconds until they are there."},
-    {"_give_back", method(give_back), METH_FASTCALL, "_give_back(key, cost): undo a _take."},
+    {"_give_back", method(Guarded<give_back>::call), METH_FASTCALL, "_give_back(key, cost): undo a _take."},
     {"_bind", bind, METH_NOARGS | METH_CLASS, "Note what get_config means in this class."},
     {nullptr, nullptr, 0, nullptr}};
 

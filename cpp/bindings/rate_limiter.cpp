@@ -288,19 +288,21 @@ PyMemberDef members[] = {
     {nullptr, 0, 0, 0, nullptr}};
 
 PyMethodDef methods[] = {
-    {"_bucket_keys", bucket_keys, METH_NOARGS, "List of all keys in order of creation."},
-    {"_bucket_get", bucket_get, METH_O, "(tokens, last_update, request_count, window_start) of a key, or None."},
-    {"_bucket_put", bucket_put, METH_VARARGS, "_bucket_put(key, config, tokens, last_update, count, window_start)."},
-    {"_bucket_delete", bucket_delete, METH_O, "Drop a bucket; True if there was one."},
-    {"_bucket_contains", bucket_contains, METH_O, "Whether a key has a bucket."},
-    {"_bucket_clear", bucket_clear, METH_NOARGS, "Drop all buckets."},
+    {"_bucket_keys", Guarded<bucket_keys>::call, METH_NOARGS, "List of all keys in order of creation."},
+    {"_bucket_get", Guarded<bucket_get>::call, METH_O,
+     "(tokens, last_update, request_count, window_start) of a key, or None."},
+    {"_bucket_put", Guarded<bucket_put>::call, METH_VARARGS,
+     "_bucket_put(key, config, tokens, last_update, count, window_start)."},
+    {"_bucket_delete", Guarded<bucket_delete>::call, METH_O, "Drop a bucket; True if there was one."},
+    {"_bucket_contains", Guarded<bucket_contains>::call, METH_O, "Whether a key has a bucket."},
+    {"_bucket_clear", Guarded<bucket_clear>::call, METH_NOARGS, "Drop all buckets."},
     {"_bucket_count", bucket_count, METH_NOARGS, "Number of buckets."},
-    {"_sweep", sweep, METH_VARARGS,
+    {"_sweep", Guarded<sweep>::call, METH_VARARGS,
      "_sweep(from, most, idle_s): remove idle full buckets; next slot, or None at the end."},
     {nullptr, nullptr, 0, nullptr}};
 
-PyType_Slot slots[] = {{Py_tp_new, slot(limiter_new)},
-                       {Py_tp_init, slot(limiter_init)},
+PyType_Slot slots[] = {{Py_tp_new, slot(Guarded<limiter_new>::call)},
+                       {Py_tp_init, slot(Guarded<limiter_init, -1>::call)},
                        {Py_tp_dealloc, slot(limiter_dealloc)},
                        {Py_tp_traverse, slot(limiter_traverse)},
                        {Py_tp_clear, slot(limiter_clear)},

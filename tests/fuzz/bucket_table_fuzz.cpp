@@ -162,7 +162,11 @@ class Run {
 
   void take() {
     const Result<Seconds> wait = table_.take(key_, config_, now_, cost_);
-    if (entered(wait.ok())) {
+    const double most = rules_.enforce_window ? std::min(config_.burst, config_.window_limit) : config_.burst;
+    require(cost_ <= most || (!wait && wait.error().code == Errc::invalid_argument), "what no wait brings is an error");
+    if (cost_ > most) {
+      evicting_ = false;
+    } else if (entered(wait.ok())) {
       require(wait.value() >= Seconds{0} && wait.value() <= ratelimit::kMaxRetryAfter, "a wait is within its bounds");
       judged(wait.value() == Seconds{0}, now_);
       used();

@@ -72,6 +72,12 @@ bool BucketTable::admit_early(const KeyView& key, const BucketConfig& config, Se
 }
 
 Result<Seconds> BucketTable::take(const KeyView& key, const BucketConfig& config, Seconds now, double cost) {
+  const double most = rules_.enforce_window ? std::min(config.burst, config.window_limit) : config.burst;
+  if (cost > most) {
+    return Error{Errc::invalid_argument, "cost " + std::to_string(static_cast<long>(cost)) +
+                                             " is more than a full bucket holds or a window admits (" +
+                                             std::to_string(static_cast<long>(most)) + ")"};
+  }
   const Result<Slot> slot = slot_for(key, config, now);
   if (!slot) {
     return slot.error();
@@ -173,8 +179,11 @@ Result<BucketTable::Slot> BucketTable::add(const KeyView& key, const BucketConfi
   if (table_.full()) {
     return Errc::table_full;
   }
-  while (table_.size() > 0 &&
-         (table_.size() >= limits_.max_buckets || table_.text_bytes() + key.text.size() > limits_.max_key_bytes)) {
+  const auto full = [&] {
+    return table_.size() >= limits_.max_buckets || table_.text_bytes() + key.text.size() > limits_.max_key_bytes ||
+           table_.text_page_bytes() > limits_.max_key_page_bytes();
+  };
+  while (table_.size() > 0 && full()) {
     erase_slot(victim(now));
     ++counters_.evicted;
   }

@@ -166,6 +166,29 @@ TEST(Bounds, KeyBytesAreBoundedByEviction) {
   EXPECT_GT(table.counters().evicted, 0U);
 }
 
+// Keeping one key on each page alive while the keys' length changes leaves pages nearly empty. What they take is
+// bounded too.
+TEST(Bounds, PagesLeftHalfEmptyAreBoundedByEviction) {
+  const Limits limits{.max_buckets = 20'000, .max_key_bytes = 1'000'000};
+  BucketTable table(limits, {});
+  std::size_t most = 0;
+  for (std::size_t length = 8; length < 500; length += 8) {
+    for (std::size_t i = 0; i < 2'000; ++i) {
+      use(table, numbered(std::string(length, 'k'), i), static_cast<double>(length));
+      most = std::max(most, table.text_page_bytes());
+    }
+    for (const KeyView& key : table.keys()) {
+      const auto number = std::stoul(std::string(key.text.substr(key.text.find_last_not_of("0123456789") + 1)));
+      if (number % (4096 / (length + 16) + 1) != 0) {
+        table.erase(KeyView(key_of(std::string(key.text))));
+      }
+    }
+  }
+  EXPECT_GT(most, 2 * limits.max_key_bytes);
+  EXPECT_LE(most, limits.max_key_page_bytes() + 4096);
+  EXPECT_GT(table.counters().evicted, 0U);
+}
+
 TEST(Bounds, AKeyThatNeverFitsIsRefusedAndChangesNothing) {
   BucketTable table({.max_key_bytes = 100}, {});
   use(table, "known", 0);

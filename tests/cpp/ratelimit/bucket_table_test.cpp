@@ -104,9 +104,18 @@ TEST(BucketTable, TakeSaysHowLongAndCountsNoDenial) {
   const Seconds wait = table.take(key_of("a"), kConfig, Seconds{0}, 3).value();
   EXPECT_DOUBLE_EQ(wait.count(), 3.0);
   EXPECT_EQ(table.take(key_of("a"), kConfig, wait, 3).value(), Seconds{0});
-  EXPECT_EQ(table.take(key_of("a"), kConfig, wait, 11).value(), kMaxRetryAfter);
   EXPECT_EQ(table.counters().allowed, 2U);
   EXPECT_EQ(table.counters().denied, 0U);
+}
+
+TEST(BucketTable, ATakeThatNoWaitWouldBringIsAnErrorAndChangesNothing) {
+  BucketTable by_burst({}, {});
+  EXPECT_EQ(by_burst.take(key_of("a"), kConfig, Seconds{0}, 11).error().code, Errc::invalid_argument);
+  BucketTable by_window({}, {.enforce_window = true});
+  const BucketConfig config = BucketConfig::make_unchecked(5, 10, 60);
+  EXPECT_EQ(by_window.take(key_of("a"), config, Seconds{0}, 6).error().code, Errc::invalid_argument);
+  EXPECT_EQ(by_burst.size() + by_window.size(), 0U);
+  EXPECT_EQ(by_window.take(key_of("a"), config, Seconds{0}, 5).value(), Seconds{0});
 }
 
 // Without slack a window that ends at this instant is not over yet, and leaves nothing to wait for.

@@ -45,6 +45,7 @@ class KeyTable {
   /// True when slots or handles for texts are used up; `insert` must not be called then.
   [[nodiscard]] bool full() const noexcept { return size_ >= kMaxSize || texts_.full(); }
   [[nodiscard]] std::size_t text_bytes() const noexcept { return texts_.text_bytes(); }
+  [[nodiscard]] std::size_t text_page_bytes() const noexcept { return texts_.page_bytes(); }
   [[nodiscard]] std::size_t memory_bytes() const noexcept {
     return texts_.memory_bytes() + chunks_.size() * sizeof(Chunk) + chunks_.capacity() * sizeof(void*) +
            index_.capacity() * sizeof(std::uint32_t);
@@ -84,8 +85,10 @@ class KeyTable {
     if ((size_ + 1) * 5 > index_.size() * 4) {
       grow_index();
     }
+    reserve_slot();
+    const TextPool::Handle text = texts_.store(key.text, key.tag);  // the last step that can fail: nothing has changed
     const Slot slot = take_slot();
-    name(slot) = {fold(key.hash), texts_.store(key.text, key.tag)};
+    name(slot) = {fold(key.hash), text};
     static_cast<Value&>(at(slot)) = Value(std::forward<Args>(args)...);
     at(slot).sequence = next_sequence();
     index_slot(slot, name(slot).hash);
@@ -187,14 +190,14 @@ class KeyTable {
     return known.hash == hash && texts_.holds(known.text, key.text, key.tag);
   }
 
-  Slot take_slot() {
-    if (free_slot_ != kNone) {
-      return std::exchange(free_slot_, link(free_slot_).next);
-    }
-    if (slot_end_ == chunks_.size() * kChunk) {
+  void reserve_slot() {
+    if (free_slot_ == kNone && slot_end_ == chunks_.size() * kChunk) {
       chunks_.push_back(std::make_unique<Chunk>());
     }
-    return slot_end_++;
+  }
+
+  Slot take_slot() noexcept {
+    return free_slot_ != kNone ? std::exchange(free_slot_, link(free_slot_).next) : slot_end_++;
   }
 
   // 2^32 insertions exhaust the sequence; the living entries are then renumbered from 0.

@@ -18,6 +18,12 @@ struct Limits {
   /// Bytes of key text kept by one table. Keys come from the network (paths, header values): without this bound
   /// 100 000 keys of 64 KB each would be 6.4 GB.
   std::size_t max_key_bytes = std::size_t{64} << 20U;
+
+  /// What the pages of that text may take, once keys of changing length have left them half empty.
+  [[nodiscard]] std::size_t max_key_page_bytes() const noexcept {
+    constexpr std::size_t kPageOfEachSize = std::size_t{256} << 10U;
+    return max_key_bytes > kUnlimited / 4 ? kUnlimited : 2 * max_key_bytes + kPageOfEachSize;
+  }
 };
 
 }  // namespace peercore

@@ -34,6 +34,8 @@ class TextPool {
 
   /// Bytes of text stored now, without overhead.
   [[nodiscard]] std::size_t text_bytes() const noexcept { return text_bytes_; }
+  /// Bytes of the pages that hold it: more than `text_bytes` where releases left pages half empty.
+  [[nodiscard]] std::size_t page_bytes() const noexcept { return page_bytes_; }
   /// Bytes held from the system: pages and their descriptions.
   [[nodiscard]] std::size_t memory_bytes() const noexcept;
 

@@ -82,6 +82,7 @@ class BucketTable {
 
   [[nodiscard]] std::vector<KeyView> keys() const;
   [[nodiscard]] std::size_t size() const noexcept { return table_.size(); }
+  [[nodiscard]] std::size_t text_page_bytes() const noexcept { return table_.text_page_bytes(); }
   [[nodiscard]] std::size_t memory_bytes() const noexcept { return table_.memory_bytes(); }
   [[nodiscard]] const Counters& counters() const noexcept { return counters_; }
   [[nodiscard]] Counters& counters() noexcept { return counters_; }
