@@ -104,10 +104,10 @@ PySendResult coroutine_send(PyObject* object, PyObject* value, PyObject** result
 #if PY_VERSION_HEX >= 0x030C0000
 PyObject* stop_iteration_ = nullptr;
 
-// One exception object serves every result that is immortal (True, False, None and small ints keep nothing alive):
-// making a fresh one costs more than the rest of the await.
+// One exception object serves every result, unless somebody caught it and holds it: making a fresh one costs more than
+// the rest of the await. Takes over `value`.
 bool raise_kept_stop_iteration(PyObject* value) {
-  if (!_Py_IsImmortal(value) || Py_REFCNT(stop_iteration_) != 1) {
+  if (Py_REFCNT(stop_iteration_) != 1) {
     return false;
   }
   auto* stop = reinterpret_cast<PyStopIterationObject*>(stop_iteration_);
@@ -116,6 +116,13 @@ bool raise_kept_stop_iteration(PyObject* value) {
   Py_CLEAR(stop->context);
   PyErr_SetRaisedException(Py_NewRef(stop_iteration_));
   return true;
+}
+
+// The interpreter has fetched the value when it drops the coroutine: it must not live on in the exception.
+void empty_kept_stop_iteration() {
+  if (Py_REFCNT(stop_iteration_) == 1) {
+    Py_CLEAR(reinterpret_cast<PyStopIterationObject*>(stop_iteration_)->value);
+  }
 }
 #endif
 
@@ -301,6 +308,9 @@ void coroutine_dealloc(PyObject* object) {
   if (self->weak_references != nullptr) {
     PyObject_ClearWeakRefs(object);
   }
+#if PY_VERSION_HEX >= 0x030C0000
+  empty_kept_stop_iteration();
+#endif
   drop_arguments(self);
   Py_CLEAR(self->method);
   Py_CLEAR(self->inner);
