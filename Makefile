@@ -206,7 +206,7 @@ lint: $(STAMPS)/package $(STAMPS)/extra-lint | deps-check  ## clang-format, clan
 	  -DPython_EXECUTABLE=$(CURDIR)/$(VENV_PYTHON))
 	@$(MAKE) -j $(JOBS) $(CXX_SOURCES:%=build/tidy/checked/%)
 
-build/tidy/checked/%: % $(CXX_HEADERS) .clang-tidy
+build/tidy/checked/%: % $(CXX_HEADERS) .clang-tidy tests/.clang-tidy
 	@echo $<
 	@mkdir -p $(@D)
 	@clang-tidy-$(CLANG) --quiet -p build/tidy $< 2>$@.log || { cat $@.log; exit 1; }
