@@ -18,8 +18,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = Path(peercore.__file__).parent
 VERSION = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)[1]
 # What stubtest cannot see. The getters that make the first two pass for a coroutine and a function answer with another
-# class on purpose, while stubtest reads the attribute from the type, where it is `type`. The third is a C slot, which shows
-# only (*args, **kwargs).
+# class on purpose, while stubtest reads the attribute from the type, where it is `type`. The third is a C slot, which
+# shows only (*args, **kwargs).
 ALLOWED = """
 peercore._core.NativeCoroutine.__class__
 peercore._core.NativeMethod.__class__
