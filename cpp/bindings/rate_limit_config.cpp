@@ -88,6 +88,21 @@ bool take_on(RateLimitConfigObject* self, PyObject* rpm, PyObject* burst, PyObje
   return true;
 }
 
+// The object for a caller of its attributes, its fields at their defaults as long as nobody has set them. They are filled
+// in here and not by a tp_new, so that `object.__new__` may make one: pickles of protocol 0 and 1 do. Null with an error.
+RateLimitConfigObject* ready(PyObject* object) {
+  RateLimitConfigObject* self = as_config(object);
+  if (self->requests_per_minute == nullptr) {
+    const Ref rpm = Ref::steal(PyLong_FromLong(60));
+    const Ref burst = Ref::steal(PyLong_FromLong(10));
+    const Ref window = Ref::steal(PyLong_FromLong(60));
+    if (!rpm || !burst || !window || !take_on(self, rpm.get(), burst.get(), window.get(), false)) {
+      return nullptr;
+    }
+  }
+  return self;
+}
+
 bool refuse_delete(PyObject* value, const char* field) {
   if (value == nullptr) {
     PyErr_Format(PyExc_AttributeError, "%s cannot be deleted", field);
@@ -95,12 +110,26 @@ bool refuse_delete(PyObject* value, const char* field) {
   return value == nullptr;
 }
 
-PyObject* get_rpm(PyObject* object, void* /*unused*/) { return Py_NewRef(as_config(object)->requests_per_minute); }
-PyObject* get_burst(PyObject* object, void* /*unused*/) { return Py_NewRef(as_config(object)->burst_size); }
-PyObject* get_window(PyObject* object, void* /*unused*/) { return Py_NewRef(as_config(object)->window_seconds); }
+PyObject* get_rpm(PyObject* object, void* /*unused*/) {
+  const RateLimitConfigObject* self = ready(object);
+  return self != nullptr ? Py_NewRef(self->requests_per_minute) : nullptr;
+}
+
+PyObject* get_burst(PyObject* object, void* /*unused*/) {
+  const RateLimitConfigObject* self = ready(object);
+  return self != nullptr ? Py_NewRef(self->burst_size) : nullptr;
+}
+
+PyObject* get_window(PyObject* object, void* /*unused*/) {
+  const RateLimitConfigObject* self = ready(object);
+  return self != nullptr ? Py_NewRef(self->window_seconds) : nullptr;
+}
 
 int set_rpm(PyObject* object, PyObject* value, void* /*unused*/) {
-  RateLimitConfigObject* self = as_config(object);
+  RateLimitConfigObject* self = ready(object);
+  if (self == nullptr) {
+    return -1;
+  }
   if (refuse_delete(value, "requests_per_minute")) {
     return -1;
   }
@@ -113,7 +142,10 @@ int set_rpm(PyObject* object, PyObject* value, void* /*unused*/) {
 }
 
 int set_burst(PyObject* object, PyObject* value, void* /*unused*/) {
-  RateLimitConfigObject* self = as_config(object);
+  RateLimitConfigObject* self = ready(object);
+  if (self == nullptr) {
+    return -1;
+  }
   return !refuse_delete(value, "burst_size") &&
                  take_on(self, self->requests_per_minute, value, self->window_seconds, self->validated)
              ? 0
@@ -121,7 +153,10 @@ int set_burst(PyObject* object, PyObject* value, void* /*unused*/) {
 }
 
 int set_window(PyObject* object, PyObject* value, void* /*unused*/) {
-  RateLimitConfigObject* self = as_config(object);
+  RateLimitConfigObject* self = ready(object);
+  if (self == nullptr) {
+    return -1;
+  }
   return !refuse_delete(value, "window_seconds") &&
                  take_on(self, self->requests_per_minute, self->burst_size, value, self->validated)
              ? 0
@@ -129,7 +164,10 @@ int set_window(PyObject* object, PyObject* value, void* /*unused*/) {
 }
 
 PyObject* get_refill_rate(PyObject* object, void* /*unused*/) {
-  const RateLimitConfigObject* self = as_config(object);
+  const RateLimitConfigObject* self = ready(object);
+  if (self == nullptr) {
+    return nullptr;
+  }
   if (self->refill_rate != nullptr) {
     return Py_NewRef(self->refill_rate);
   }
@@ -138,7 +176,10 @@ PyObject* get_refill_rate(PyObject* object, void* /*unused*/) {
 }
 
 int set_refill_rate(PyObject* object, PyObject* value, void* /*unused*/) {
-  RateLimitConfigObject* self = as_config(object);
+  RateLimitConfigObject* self = ready(object);
+  if (self == nullptr) {
+    return -1;
+  }
   double rate = 0.0;
   if (value != nullptr) {
     if (!to_number(value, "refill_rate", rate)) {
@@ -158,7 +199,10 @@ int set_refill_rate(PyObject* object, PyObject* value, void* /*unused*/) {
 PyObject* get_validated(PyObject* object, void* /*unused*/) { return PyBool_FromLong(as_config(object)->validated); }
 
 int set_validated(PyObject* object, PyObject* value, void* /*unused*/) {
-  RateLimitConfigObject* self = as_config(object);
+  RateLimitConfigObject* self = ready(object);
+  if (self == nullptr) {
+    return -1;
+  }
   const int wanted = value != nullptr ? PyObject_IsTrue(value) : 0;
   if (wanted < 0 || !take_on(self, self->requests_per_minute, self->burst_size, self->window_seconds, wanted == 1)) {
     return -1;
@@ -168,18 +212,6 @@ int set_validated(PyObject* object, PyObject* value, void* /*unused*/) {
 }
 
 // ---- life
-
-PyObject* config_new(PyTypeObject* type, PyObject* /*args*/, PyObject* /*kwargs*/) {
-  Ref object = Ref::steal(type->tp_alloc(type, 0));
-  const Ref rpm = Ref::steal(PyLong_FromLong(60));
-  const Ref burst = Ref::steal(PyLong_FromLong(10));
-  const Ref window = Ref::steal(PyLong_FromLong(60));
-  if (!object || !rpm || !burst || !window ||
-      !take_on(as_config(object.get()), rpm.get(), burst.get(), window.get(), false)) {
-    return nullptr;
-  }
-  return object.release();
-}
 
 int config_traverse(PyObject* object, visitproc visit, void* arg) {
   RateLimitConfigObject* self = as_config(object);
@@ -225,8 +257,7 @@ PyGetSetDef getters[] = {{"_requests_per_minute", get_rpm, set_rpm, "Sustained r
                           "Whether fields are checked; setting it to True checks them now.", nullptr},
                          {nullptr, nullptr, nullptr, nullptr, nullptr}};
 
-PyType_Slot slots[] = {{Py_tp_new, slot(config_new)},
-                       {Py_tp_dealloc, slot(config_dealloc)},
+PyType_Slot slots[] = {{Py_tp_dealloc, slot(config_dealloc)},
                        {Py_tp_traverse, slot(config_traverse)},
                        {Py_tp_clear, slot(config_clear)},
                        {Py_tp_getset, getters},
@@ -308,7 +339,10 @@ PyObject* info_from(InfoKit& kit, PyObject* limit, PyObject* window, const InfoV
 
 bool resolve_config(PyObject* config, ResolvedConfig& out) {
   if (is_the_dataclass(config)) [[likely]] {
-    out.object = as_config(config);
+    out.object = as_config(config)->requests_per_minute != nullptr ? as_config(config) : ready(config);
+    if (out.object == nullptr) {
+      return false;
+    }
     out.native = out.object->native;
     return true;
   }

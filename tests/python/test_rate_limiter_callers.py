@@ -1,6 +1,8 @@
 """The rate limiter's contract, sections 6 and 7: singletons and what callers rely on; and what is beyond v1.2."""
 
 import asyncio
+import copyreg
+import pickle
 import time
 
 import pytest
@@ -206,3 +208,35 @@ async def test_cost_takes_that_many_tokens_or_none(limiter, way):
 async def test_retry_after_counts_the_cost(limiter):
     await limiter.check_rate_limit("k", cost=8)
     assert (await limiter.check_rate_limit("k", cost=5))[1]["retry_after"] == 3.0
+
+
+class OldPickle:
+    """What a v1.2 configuration pickles as: by protocols 0 and 1 through `copyreg._reconstructor`, later by `__new__`."""
+
+    STATE = {
+        "requests_per_minute": 120,
+        "burst_size": 7,
+        "window_seconds": 30,
+        "key_prefix": "old",
+        "refill_rate": 2.0,
+    }
+
+    def __reduce_ex__(self, protocol):
+        if protocol < 2:
+            return copyreg._reconstructor, (RateLimitConfig, object, None), self.STATE
+        return copyreg.__newobj__, (RateLimitConfig,), self.STATE
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_s2_configurations_pickled_by_v1_2_load_from_every_protocol(protocol):
+    config = pickle.loads(pickle.dumps(OldPickle(), protocol))
+    assert config == RateLimitConfig(120, 7, 30, "old")
+    assert config.refill_rate == 2.0
+    with pytest.raises(ValueError, match="burst_size"):
+        config.burst_size = 0
+
+
+def test_s2_a_configuration_nobody_has_filled_in_holds_the_defaults():
+    config = object.__new__(RateLimitConfig)
+    assert TokenBucketRateLimiter(config).check_now("k")[1]["remaining"] == 9
+    assert (config.requests_per_minute, config.burst_size, config.window_seconds) == (60, 10, 60)

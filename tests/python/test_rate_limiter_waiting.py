@@ -307,3 +307,27 @@ async def test_a_burst_that_shrinks_below_the_cost_is_heard_by_the_waiter():
     with pytest.raises(ValueError, match=r"^cost 5 "):
         await asyncio.wait_for(tasks[0], TIMEOUT_S)
     assert_nobody_waits(limiter)
+
+
+@pytest.mark.parametrize("key", ["k", None])
+async def test_a_reset_reaches_those_who_wait(slow, key):
+    await slow.acquire("k")
+    (waiter,) = await queue_up(slow, 1)
+    await slow.reset(key)
+    await asyncio.wait_for(waiter, TIMEOUT_S)
+    assert_nobody_waits(slow)
+
+
+async def test_a_new_configuration_reaches_those_who_wait(slow):
+    await slow.acquire("k")
+    (waiter,) = await queue_up(slow, 1)
+    slow.set_config("k", RateLimitConfig(60_000, 1))
+    await asyncio.wait_for(waiter, TIMEOUT_S)
+    assert_nobody_waits(slow)
+
+
+async def test_a_cost_that_no_window_admits_is_refused():
+    limiter = TokenBucketRateLimiter(RateLimitConfig(5, 10), enforce_window=True)
+    with pytest.raises(ValueError, match="more than a full bucket holds or a window admits"):
+        await limiter.acquire("k", 6)
+    await limiter.acquire("k", 5)

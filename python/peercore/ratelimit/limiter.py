@@ -107,6 +107,9 @@ class TokenBucketRateLimiter(_core.RateLimiter):
     def set_config(self, key: str, config: RateLimitConfig) -> None:
         """Give `key` a configuration of its own, replacing an earlier one."""
         self._configs[key] = config
+        line = self._lines.get(key)
+        if line is not None:
+            line.retime()
 
     def get_config(self, key: str) -> RateLimitConfig:
         """The key's own configuration, or the `default_config` object itself."""
@@ -179,8 +182,12 @@ class TokenBucketRateLimiter(_core.RateLimiter):
         """Drop the bucket of `key` (unknown ones are fine), or all for None. Statistics and configurations stay."""
         if key is None or (not key and self._compat == V1_2):
             self._bucket_clear()
+            lines = list(self._lines.values())
         else:
             self._bucket_delete(key)
+            lines = [self._lines[key]] if key in self._lines else []
+        for line in lines:
+            line.retime()
 
     async def _cleanup_loop(self) -> None:
         """Every `_cleanup_interval` seconds: `_cleanup_old_buckets()`. Errors are logged and the loop goes on."""

@@ -82,6 +82,11 @@ class Line:
                 self._advance()
         return bool(self._waiters)
 
+    def retime(self) -> None:
+        """The bucket or its configuration was replaced: tokens may be due at another time than the timer waits for."""
+        with self._lock:
+            self._advance()
+
     def abandon(self, lock: threading.RLock) -> None:
         """Forget the waiters, whose loops run in another process, and the lock, which one of its threads may hold."""
         self._lock = lock
