@@ -311,15 +311,30 @@ bool fill(PyObject* info, const InfoValues& values) {
          (!values.retry_after || PyDict_SetItem(info, keys_.retry_after, values.retry_after.get()) == 0);
 }
 
+// What tells that nobody has changed a dict since: up to CPython 3.11 it counts its changes. 0 where it does not.
+std::uint64_t version_of([[maybe_unused]] PyObject* dict) noexcept {
+#if PY_VERSION_HEX < 0x030C0000
+  return reinterpret_cast<PyDictObject*>(dict)->ma_version_tag;
+#else
+  return 0;
+#endif
+}
+
 // Whether a dict that a caller had is, once filled, what a new one would be: it may have been changed meanwhile.
 bool filled_as_new(PyObject* info, PyObject* limit, PyObject* window, const InfoValues& values) {
   return PyDict_GetItemWithError(info, keys_.limit) == limit && PyDict_GetItemWithError(info, keys_.window) == window &&
          fill(info, values) && PyDict_GET_SIZE(info) == (values.retry_after ? 5 : 4);
 }
 
+bool reuse(PyObject* info, std::uint64_t version, PyObject* limit, PyObject* window, const InfoValues& values) {
+  return version != 0 && version_of(info) == version ? fill(info, values) : filled_as_new(info, limit, window, values);
+}
+
 PyObject* info_from(InfoKit& kit, PyObject* limit, PyObject* window, const InfoValues& values) {
-  for (PyObject* recent : kit.recent) {
-    if (recent != nullptr && Py_REFCNT(recent) == 1 && filled_as_new(recent, limit, window, values)) {
+  for (int i = 0; i < 2; ++i) {
+    PyObject* recent = kit.recent[i];
+    if (recent != nullptr && Py_REFCNT(recent) == 1 && reuse(recent, kit.version[i], limit, window, values)) {
+      kit.version[i] = version_of(recent);
       return Py_NewRef(recent);
     }
   }
@@ -332,6 +347,7 @@ PyObject* info_from(InfoKit& kit, PyObject* limit, PyObject* window, const InfoV
   }
   kit.turn ^= 1U;
   Py_XSETREF(kit.recent[kit.turn], Py_NewRef(info.get()));
+  kit.version[kit.turn] = version_of(info.get());
   return info.release();
 }
 

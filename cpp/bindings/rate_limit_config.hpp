@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cstdint>
+
 #include "peercore/ratelimit/token_bucket.hpp"
 #include "python_api.hpp"
 
@@ -10,6 +12,7 @@ namespace peercore::bindings {
 struct InfoKit {
   PyObject* model;  // made on first use
   PyObject* recent[2];
+  std::uint64_t version[2];  // of the dicts as they were handed out (DictVersion)
   unsigned char turn;
 };
 

@@ -26,11 +26,12 @@ struct KeyView {
 /// Hash table from byte-string keys to small values, with the order of use and the order of insertion.
 ///
 /// Entries live in chunks and are named by 32-bit slots, so a slot stays valid until its entry is erased and growth
-/// copies no value. The index is open addressing over 32-bit words that hold the slot and, in the bits the slot does
-/// not need, more of the hash: a probe reads an entry only when those bits agree. Beside the key's text an entry costs
-/// sizeof(Value) + 20 bytes, 5 to 10 bytes of index and the text's 4 bytes and rounding. Not thread-safe. Recency is
-/// moved only by `touch`; lookups do not count as use. `Sequence` counts insertions and is renumbered when it is used
-/// up, so it only has to name the living entries.
+/// copies no value. The index is open addressing over 64-bit words: where the text is, the slot and, in the bits the slot
+/// does not need, more of the hash. A probe reads a text only when those bits agree, and one read of the index tells
+/// where text, value and links are, so that all three can be loaded at once. Beside the key's text an entry costs
+/// sizeof(Value) + 16 bytes, 10 to 20 bytes of index and the text's 4 bytes and rounding.
+/// Not thread-safe. Recency is moved only by `touch`; lookups do not count as use. `Sequence` counts insertions and is
+/// renumbered when it is used up, so it only has to name the living entries.
 template <class Value, class Sequence = std::uint32_t>
 class KeyTable {
  public:
@@ -39,7 +40,7 @@ class KeyTable {
   /// Entries a table can name.
   static constexpr std::size_t kMaxSize = (std::size_t{1} << 31U) - 1;
 
-  KeyTable() : index_(kFirstIndexSize, 0) {}
+  KeyTable() : index_(kFirstIndexSize) {}
 
   [[nodiscard]] std::size_t size() const noexcept { return size_; }
   /// True when slots or handles for texts are used up; `insert` must not be called then.
@@ -48,17 +49,17 @@ class KeyTable {
   [[nodiscard]] std::size_t text_page_bytes() const noexcept { return texts_.page_bytes(); }
   [[nodiscard]] std::size_t memory_bytes() const noexcept {
     return texts_.memory_bytes() + chunks_.size() * sizeof(Chunk) + chunks_.capacity() * sizeof(void*) +
-           index_.capacity() * sizeof(std::uint32_t);
+           index_.capacity() * sizeof(Word);
   }
 
   [[nodiscard]] Slot find(const KeyView& key) const noexcept {
     const std::uint32_t hash = fold(key.hash);
     for (std::size_t at = hash & mask();; at = (at + 1) & mask()) {
-      const std::uint32_t word = index_[at];
-      if (word == 0) {
+      const Word word = index_[at];
+      if (word.mark == 0) {
         return kNone;
       }
-      if ((word ^ hash) >> slot_bits() == 0 && holds(slot_in(word), key, hash)) {
+      if (agrees(word, hash) && texts_.holds(word.text, key.text, key.tag)) {
         return slot_in(word);
       }
     }
@@ -67,13 +68,13 @@ class KeyTable {
   /// Starts loading what `find` and the caller will read for a key of this hash. Waits for nothing but the index.
   void prefetch(std::uint64_t key_hash) const noexcept {
     const std::uint32_t hash = fold(key_hash);
-    for (std::size_t at = hash & mask(); index_[at] != 0; at = (at + 1) & mask()) {
-      if ((index_[at] ^ hash) >> slot_bits() == 0) {
+    for (std::size_t at = hash & mask(); index_[at].mark != 0; at = (at + 1) & mask()) {
+      if (agrees(index_[at], hash)) {
         const Chunk& chunk = *chunks_[slot_in(index_[at]) / kChunk];
         const std::size_t place = slot_in(index_[at]) % kChunk;
+        texts_.prefetch(index_[at].text);
         __builtin_prefetch(&chunk.entries[place], 1);
         __builtin_prefetch(&chunk.links[place], 1);
-        texts_.prefetch(chunk.names[place].text);
         return;
       }
     }
@@ -88,21 +89,20 @@ class KeyTable {
     reserve_slot();
     const TextPool::Handle text = texts_.store(key.text, key.tag);  // the last step that can fail: nothing has changed
     const Slot slot = take_slot();
-    name(slot) = {fold(key.hash), text};
+    hash_of(slot) = fold(key.hash);
     static_cast<Value&>(at(slot)) = Value(std::forward<Args>(args)...);
     at(slot).sequence = next_sequence();
-    index_slot(slot, name(slot).hash);
+    index_slot(slot, text);
     link_front(slot);
     ++size_;
     return slot;
   }
 
   void erase(Slot slot) noexcept {
+    texts_.release(text_of(slot));
     remove_from_index(slot);
     unlink(slot);
-    texts_.release(name(slot).text);
-    name(slot).text = kNone;
-    link(slot).next = free_slot_;
+    link(slot) = {slot, free_slot_};
     free_slot_ = slot;
     --size_;
   }
@@ -113,7 +113,8 @@ class KeyTable {
   [[nodiscard]] Value& value(Slot slot) noexcept { return at(slot); }
   [[nodiscard]] const Value& value(Slot slot) const noexcept { return at(slot); }
   [[nodiscard]] KeyView key(Slot slot) const noexcept {
-    return {texts_.text(name(slot).text), name(slot).hash, texts_.tag(name(slot).text)};
+    const TextPool::Handle text = text_of(slot);
+    return {texts_.text(text), hash_of(slot), texts_.tag(text)};
   }
 
   /// Makes the entry the most recently used one.
@@ -127,7 +128,7 @@ class KeyTable {
 
   /// Slots run from 0 to `slot_end()`; those not `occupied` are free. For sweeps that resume where they stopped.
   [[nodiscard]] Slot slot_end() const noexcept { return slot_end_; }
-  [[nodiscard]] bool occupied(Slot slot) const noexcept { return name(slot).text != kNone; }
+  [[nodiscard]] bool occupied(Slot slot) const noexcept { return link(slot).previous != slot; }
 
   /// All slots in the order in which their keys were inserted.
   [[nodiscard]] std::vector<Slot> by_insertion() const {
@@ -150,45 +151,44 @@ class KeyTable {
   struct Entry : Value {
     Sequence sequence = 0;
   };
-  // Names and links lie apart from the entries, eight to a cache line: names so that the text is found without waiting
-  // for the entry, links because moving an entry to the front writes to its two neighbours.
-  struct Name {
-    std::uint32_t hash = 0;
-    TextPool::Handle text = kNone;
-  };
+  // Apart from the entries, eight to a cache line: moving an entry to the front writes to its two neighbours. In a free
+  // slot `previous` is the slot itself, which no living entry's is, and `next` is the next free slot.
   struct Link {
     Slot previous = kNone;
     Slot next = kNone;
   };
   struct Chunk {
     std::array<Entry, kChunk> entries;
-    std::array<Name, kChunk> names;
     std::array<Link, kChunk> links;
+    std::array<std::uint32_t, kChunk> hashes;
+  };
+  // `mark` is never 0 where a key is: it stores slot + 1 in its low bits, and the index always has more positions than
+  // there are slots.
+  struct Word {
+    std::uint32_t mark = 0;
+    TextPool::Handle text = 0;
   };
 
   [[nodiscard]] static std::uint32_t fold(std::uint64_t hash) noexcept {
     return static_cast<std::uint32_t>(hash ^ (hash >> 32U));
   }
   [[nodiscard]] std::size_t mask() const noexcept { return index_.size() - 1; }
-  [[nodiscard]] unsigned slot_bits() const noexcept { return slot_bits_; }
-  // An index word is never 0: it stores slot + 1, and the index always has more positions than there are slots.
-  [[nodiscard]] Slot slot_in(std::uint32_t word) const noexcept {
-    return (word & ((std::uint32_t{1} << slot_bits_) - 1)) - 1;
+  [[nodiscard]] Slot slot_in(Word word) const noexcept {
+    return (word.mark & ((std::uint32_t{1} << slot_bits_) - 1)) - 1;
   }
-  [[nodiscard]] std::uint32_t word_for(Slot slot, std::uint32_t hash) const noexcept {
-    return (hash >> slot_bits_ << slot_bits_) | (slot + 1);
+  [[nodiscard]] bool agrees(Word word, std::uint32_t hash) const noexcept {
+    return (word.mark ^ hash) >> slot_bits_ == 0;
   }
 
   [[nodiscard]] Entry& at(Slot slot) noexcept { return chunks_[slot / kChunk]->entries[slot % kChunk]; }
   [[nodiscard]] const Entry& at(Slot slot) const noexcept { return chunks_[slot / kChunk]->entries[slot % kChunk]; }
-  [[nodiscard]] Name& name(Slot slot) noexcept { return chunks_[slot / kChunk]->names[slot % kChunk]; }
-  [[nodiscard]] const Name& name(Slot slot) const noexcept { return chunks_[slot / kChunk]->names[slot % kChunk]; }
-  [[nodiscard]] Link& link(Slot slot) noexcept { return chunks_[slot / kChunk]->links[slot % kChunk]; }
-
-  [[nodiscard]] bool holds(Slot slot, const KeyView& key, std::uint32_t hash) const noexcept {
-    const Name& known = name(slot);
-    return known.hash == hash && texts_.holds(known.text, key.text, key.tag);
+  [[nodiscard]] std::uint32_t& hash_of(Slot slot) noexcept { return chunks_[slot / kChunk]->hashes[slot % kChunk]; }
+  [[nodiscard]] std::uint32_t hash_of(Slot slot) const noexcept {
+    return chunks_[slot / kChunk]->hashes[slot % kChunk];
   }
+  [[nodiscard]] Link& link(Slot slot) noexcept { return chunks_[slot / kChunk]->links[slot % kChunk]; }
+  [[nodiscard]] const Link& link(Slot slot) const noexcept { return chunks_[slot / kChunk]->links[slot % kChunk]; }
+  [[nodiscard]] TextPool::Handle text_of(Slot slot) const noexcept { return index_[position_of(slot)].text; }
 
   void reserve_slot() {
     if (free_slot_ == kNone && slot_end_ == chunks_.size() * kChunk) {
@@ -212,37 +212,45 @@ class KeyTable {
   }
 
   void grow_index() {
-    index_.assign(index_.size() * 2, 0);
+    const unsigned old_bits = slot_bits_;
+    std::vector<Word> old(index_.size() * 2);
+    old.swap(index_);
     slot_bits_ = static_cast<unsigned>(std::countr_zero(index_.size()));
-    for (Slot slot = 0; slot < slot_end_; ++slot) {
-      if (occupied(slot)) {
-        index_slot(slot, name(slot).hash);
+    for (const Word word : old) {
+      if (word.mark != 0) {
+        index_slot((word.mark & ((std::uint32_t{1} << old_bits) - 1)) - 1, word.text);
       }
     }
   }
 
-  void index_slot(Slot slot, std::uint32_t hash) noexcept {
+  void index_slot(Slot slot, TextPool::Handle text) noexcept {
+    const std::uint32_t hash = hash_of(slot);
     std::size_t position = hash & mask();
-    while (index_[position] != 0) {
+    while (index_[position].mark != 0) {
       position = (position + 1) & mask();
     }
-    index_[position] = word_for(slot, hash);
+    index_[position] = {(hash >> slot_bits_ << slot_bits_) | (slot + 1), text};
+  }
+
+  [[nodiscard]] std::size_t position_of(Slot slot) const noexcept {
+    std::size_t position = hash_of(slot) & mask();
+    while (slot_in(index_[position]) != slot) {
+      position = (position + 1) & mask();
+    }
+    return position;
   }
 
   // Closes the gap by moving later entries of the same run back, so that no tombstones collect.
   void remove_from_index(Slot slot) noexcept {
-    std::size_t gap = name(slot).hash & mask();
-    while (slot_in(index_[gap]) != slot) {
-      gap = (gap + 1) & mask();
-    }
-    for (std::size_t next = (gap + 1) & mask(); index_[next] != 0; next = (next + 1) & mask()) {
-      const std::size_t home = name(slot_in(index_[next])).hash & mask();
+    std::size_t gap = position_of(slot);
+    for (std::size_t next = (gap + 1) & mask(); index_[next].mark != 0; next = (next + 1) & mask()) {
+      const std::size_t home = hash_of(slot_in(index_[next])) & mask();
       if (((next - home) & mask()) >= ((next - gap) & mask())) {
         index_[gap] = index_[next];
         gap = next;
       }
     }
-    index_[gap] = 0;
+    index_[gap] = {};
   }
 
   void link_front(Slot slot) noexcept {
@@ -263,7 +271,7 @@ class KeyTable {
 
   TextPool texts_;
   std::vector<std::unique_ptr<Chunk>> chunks_;
-  std::vector<std::uint32_t> index_;
+  std::vector<Word> index_;
   unsigned slot_bits_ = static_cast<unsigned>(std::countr_zero(kFirstIndexSize));
   std::size_t size_ = 0;
   Slot slot_end_ = 0;
