@@ -88,8 +88,9 @@ bool take_on(RateLimitConfigObject* self, PyObject* rpm, PyObject* burst, PyObje
   return true;
 }
 
-// The object for a caller of its attributes, its fields at their defaults as long as nobody has set them. They are filled
-// in here and not by a tp_new, so that `object.__new__` may make one: pickles of protocol 0 and 1 do. Null with an error.
+// The object for a caller of its attributes, its fields at their defaults as long as nobody has set them. They are
+// filled in here and not by a tp_new, so that `object.__new__` may make one: pickles of protocol 0 and 1 do. Null with
+// an error.
 RateLimitConfigObject* ready(PyObject* object) {
   RateLimitConfigObject* self = as_config(object);
   if (self->requests_per_minute == nullptr) {

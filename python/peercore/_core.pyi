@@ -4,6 +4,8 @@ from collections.abc import Callable, Coroutine, Iterable
 from types import CodeType, CoroutineType, FrameType, FunctionType, TracebackType
 from typing import Any, final
 
+from typing_extensions import disjoint_base
+
 __version__: str
 
 def error_table() -> dict[str, type[Exception]]: ...
@@ -44,8 +46,10 @@ class NativeMethod:
     def __new__(cls, operation: str, function: Callable[..., Any]) -> NativeMethod: ...
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any: ...
     def __get__(self, instance: Any, owner: type | None = None, /) -> Any: ...
-    def __getattr__(self, name: str) -> Any: ...
+    __name__: str
+    __qualname__: str
 
+@disjoint_base
 class RateLimitConfigBase:
     refill_rate: float
     _requests_per_minute: float
@@ -53,6 +57,7 @@ class RateLimitConfigBase:
     _window_seconds: float
     _validated: bool
 
+@disjoint_base
 class RateLimiter:
     default_config: Any
     _configs: Any
@@ -96,6 +101,7 @@ class RateLimiter:
     @classmethod
     def _bind(cls) -> None: ...
 
+@disjoint_base
 class EndpointLimiter:
     default_config: Any
     _endpoint_configs: Any

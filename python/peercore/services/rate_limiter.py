@@ -6,6 +6,7 @@ is made on first use, because its signature holds a `Depends` object.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -35,8 +36,9 @@ __all__ = [
     "standard_limit",
     "strict_limit",
 ]
-if find_spec("fastapi") is not None:
-    __all__ += ["check_rate_limit"]
+with suppress(ImportError):
+    if find_spec("fastapi") is not None:
+        __all__ += ["check_rate_limit"]
 
 _default_limiter: TokenBucketRateLimiter | None = None
 _endpoint_limiter: EndpointRateLimiter | None = None

@@ -26,12 +26,12 @@ struct KeyView {
 /// Hash table from byte-string keys to small values, with the order of use and the order of insertion.
 ///
 /// Entries live in chunks and are named by 32-bit slots, so a slot stays valid until its entry is erased and growth
-/// copies no value. The index is open addressing over 64-bit words: where the text is, the slot and, in the bits the slot
-/// does not need, more of the hash. A probe reads a text only when those bits agree, and one read of the index tells
-/// where text, value and links are, so that all three can be loaded at once. Beside the key's text an entry costs
-/// sizeof(Value) + 16 bytes, 10 to 20 bytes of index and the text's 4 bytes and rounding.
-/// Not thread-safe. Recency is moved only by `touch`; lookups do not count as use. `Sequence` counts insertions and is
-/// renumbered when it is used up, so it only has to name the living entries.
+/// copies no value. The index is open addressing over 64-bit words: where the text is, the slot and, in the bits the
+/// slot does not need, more of the hash. A probe reads a text only when those bits agree, and one read of the index
+/// tells where text, value and links are, so that all three can be loaded at once. Beside the key's text an entry costs
+/// sizeof(Value) + 16 bytes, 10 to 20 bytes of index and the text's 4 bytes and rounding. Not thread-safe. Recency is
+/// moved only by `touch`; lookups do not count as use. `Sequence` counts insertions and is renumbered when it is used
+/// up, so it only has to name the living entries.
 template <class Value, class Sequence = std::uint32_t>
 class KeyTable {
  public:
