@@ -256,7 +256,9 @@ PyObject* method_await(PyObject* object, PyObject* /*unused*/) { return coroutin
 
 // ---- life
 
+// Called by the collector too, for one that was suspended in a cycle.
 void coroutine_finalize(PyObject* object) {
+  as_coroutine(object)->finalised = true;
   if (as_coroutine(object)->state != State::created) {
     return;
   }
@@ -298,9 +300,7 @@ void coroutine_dealloc(PyObject* object) {
       return;  // the warning's handler kept it
     }
   }
-  // Also set by the collector, for one that was suspended in a cycle, and kept by one that was resurrected and then
-  // run.
-  const bool recyclable = PyObject_GC_IsFinalized(object) == 0;
+  const bool recyclable = !self->finalised;
   if (self->tracked) {
     self->tracked = false;
     PyObject_GC_UnTrack(object);
@@ -368,6 +368,7 @@ Coroutine* allocate() {
     self->origin = nullptr;
     self->weak_references = nullptr;
     self->tracked = false;
+    self->finalised = false;
   }
   return self;
 }

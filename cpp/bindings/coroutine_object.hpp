@@ -16,7 +16,8 @@ struct Coroutine {
   PyObject* origin;
   PyObject* weak_references;
   State state;
-  bool tracked;  // by the garbage collector: only once suspended
+  bool tracked;    // by the garbage collector: only once suspended
+  bool finalised;  // CPython runs a finaliser once per allocation, whatever became of the object since
 };
 
 [[nodiscard]] inline Coroutine* as_coroutine(PyObject* object) noexcept { return reinterpret_cast<Coroutine*>(object); }

@@ -42,9 +42,11 @@ bool place(const NativeMethod& self, PyObject* const* args, Py_ssize_t count, Py
   if (type->tp_base != operation.self_type() && PyType_IsSubtype(type, operation.self_type()) == 0) {
     return false;
   }
-  for (Py_ssize_t i = 0; i < count; ++i) {
-    placed[static_cast<std::size_t>(i)] = args[i];
-  }
+  static_assert(kMaxArguments == 4);  // written out, because a loop becomes a call to memcpy
+  placed[0] = args[0];
+  placed[1] = count > 1 ? args[1] : nullptr;
+  placed[2] = count > 2 ? args[2] : nullptr;
+  placed[3] = count > 3 ? args[3] : nullptr;
   const Py_ssize_t named = keywords != nullptr ? PyTuple_GET_SIZE(keywords) : 0;
   for (Py_ssize_t i = 0; i < named; ++i) {
     const int index = parameter_index(self, PyTuple_GET_ITEM(keywords, i));

@@ -34,9 +34,6 @@ bool OverrideGuard::type_is_pristine(PyTypeObject* type) {
 }
 
 bool OverrideGuard::instance_is_pristine(PyObject* dict) const {
-  if (PyDict_GET_SIZE(dict) == 0) {
-    return true;
-  }
   for (std::size_t i = 0; i < count_; ++i) {
     if (PyDict_GetItemWithError(dict, names_[i]) != nullptr) {
       return false;

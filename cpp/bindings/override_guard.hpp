@@ -39,7 +39,7 @@ inline bool OverrideGuard::pristine(PyTypeObject* type, PyObject* dict) {
       !type_is_pristine(type)) {
     return false;
   }
-  return dict == nullptr || instance_is_pristine(dict);
+  return dict == nullptr || PyDict_GET_SIZE(dict) == 0 || instance_is_pristine(dict);
 }
 
 }  // namespace peercore::bindings

@@ -50,6 +50,9 @@ PyObject* limiter_new(PyTypeObject* type, PyObject* /*args*/, PyObject* /*kwargs
   self->default_config = Py_NewRef(Py_None);
   self->configs = PyDict_New();
   self->lines = PyDict_New();
+#if PY_VERSION_HEX < 0x030C0000
+  self->dict = PyDict_New();  // CPython 3.11 specialises method calls on such objects only when they have their dict
+#endif
   self->state = new LimiterState(Limits{}, ratelimit::Rules{});
   return self->configs != nullptr && self->lines != nullptr ? object.release() : nullptr;
 }
