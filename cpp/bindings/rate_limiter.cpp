@@ -5,7 +5,7 @@
 #include <cstddef>
 
 #include "bindings.hpp"
-#include "endpoint_limiter.hpp"
+#include "endpoint_rate_limiter.hpp"
 #include "errors.hpp"
 #include "native_method.hpp"
 #include "rate_limit_config.hpp"

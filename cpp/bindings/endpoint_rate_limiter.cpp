@@ -1,4 +1,4 @@
-#include "endpoint_limiter.hpp"
+#include "endpoint_rate_limiter.hpp"
 
 #include <structmember.h>
 
