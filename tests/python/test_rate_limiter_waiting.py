@@ -331,3 +331,10 @@ async def test_a_cost_that_no_window_admits_is_refused():
     with pytest.raises(ValueError, match="more than a full bucket holds or a window admits"):
         await limiter.acquire("k", 6)
     await limiter.acquire("k", 5)
+
+
+def test_max_waiters_out_of_range_is_named():
+    with pytest.raises(ValueError, match="max_waiters must be at least 0, got -1"):
+        TokenBucketRateLimiter(max_waiters=-1)
+    with pytest.raises(TypeError, match="max_waiters must be an int, not str"):
+        TokenBucketRateLimiter(max_waiters="many")

@@ -85,8 +85,7 @@ Result<Seconds> BucketTable::take(const KeyView& key, const BucketConfig& config
   if (acquire(slot.value(), config, now, cost)) {
     return Seconds{0.0};
   }
-  // A refusal must not look like an admission: without slack, a window that ends at this very instant leaves a wait of
-  // 0.
+  // A refusal must not look like an admission: without slack, a window that ends at this instant leaves a wait of 0.
   constexpr Seconds kLeast{1e-6};
   return std::max(wait_for(table_.value(slot.value()), config, rules_, cost), kLeast);
 }

@@ -54,7 +54,7 @@ class TokenBucketRateLimiter(_core.RateLimiter):
     clock: callable returning seconds as float, used for everything in place of the machine's clocks.
     integer_retry_after: report `retry_after` as v1.2 did, a whole number that is up to one second too long.
     enforce_window: also refuse more than `requests_per_minute` requests in one window.
-    max_waiters: most callers waiting in `acquire()`.
+    max_waiters: most callers waiting in `acquire()` (int >= 0).
     compat: "v1.2" selects v1.2's side of every one of these decisions.
 
     Any hashable object is a key. Raises ValueError and TypeError for arguments out of range.
@@ -85,6 +85,10 @@ class TokenBucketRateLimiter(_core.RateLimiter):
         compat: str | None = None,
     ) -> None:
         v1_2 = check_compat(compat)
+        if not isinstance(max_waiters, int):
+            raise TypeError(f"max_waiters must be an int, not {type(max_waiters).__name__}")
+        if max_waiters < 0:
+            raise ValueError(f"max_waiters must be at least 0, got {max_waiters}")
         super().__init__(
             max_buckets=None if v1_2 else max_buckets,
             clock=clock,

@@ -11,7 +11,7 @@ struct Limits {
   /// "No bound", for callers who ask for v1.2's unbounded tables.
   static constexpr std::size_t kUnlimited = std::numeric_limits<std::size_t>::max();
 
-  /// Token buckets kept by one rate limiter. 100 000 keys are about 7 MB beside their text; evicting a bucket that is
+  /// Token buckets kept by one rate limiter. 100 000 keys are about 8 MB beside their text; evicting a bucket that is
   /// full again loses nothing, so the bound only shows under attack or with very slow refill.
   std::size_t max_buckets = 100'000;
 
